@@ -1,0 +1,2 @@
+//! kubectl-polity
+fn main() {}

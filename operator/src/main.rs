@@ -1,0 +1,2 @@
+//! The one server binary.
+fn main() {}

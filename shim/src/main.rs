@@ -1,0 +1,2 @@
+//! polity-shim
+fn main() {}

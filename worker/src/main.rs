@@ -1,0 +1,2 @@
+//! polity-worker
+fn main() {}
