@@ -1,0 +1,197 @@
+//! Policy: CEL rules over an action, inherited down the Org tree.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{role::RoleRef, schema};
+
+/// CEL rules over an action: deny it, or ask people first. Binds its Org and every Org below.
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[kube(
+    group = "polity.dev",
+    version = "v1alpha1",
+    kind = "Policy",
+    plural = "policies",
+    namespaced,
+    status = "PolicyStatus",
+    shortname = "ppol",
+    category = "polity",
+    derive = "PartialEq",
+    derive = "Default",
+    doc = "CEL rules over an action: deny it, or ask people first. Binds the Org in whose namespace it lives and every Org below: rules that admins of an Org must not touch live in its parent. Write policies.polity.dev in kubectl.",
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
+    printcolumn(name = "Mode", type_ = "string", json_path = ".spec.mode"),
+    printcolumn(name = "Rules", type_ = "integer", json_path = ".status.rules"),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].reason"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    selectable = ".spec.mode"
+)]
+#[serde(rename_all = "camelCase")]
+pub struct PolicySpec {
+    /// What the rules are for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub description: Option<String>,
+    /// `Enforce` (default): a rule's effect applies. `Warn`: the caller is warned. `Observe`: it is recorded only.
+    #[serde(default)]
+    pub mode: Mode,
+    /// Which actions the rules look at; absent: every one. Every field given must match; within a field any entry.
+    #[serde(default, rename = "match", skip_serializing_if = "Option::is_none")]
+    pub matches: Option<Match>,
+    /// The rules; each is checked on its own, in any order.
+    #[schemars(length(min = 1, max = 64))]
+    pub rules: Vec<PolicyRule>,
+    /// Only holders of the verb `govern` on the Org may change or delete this Policy.
+    #[serde(default)]
+    pub protected: bool,
+}
+
+/// What a Policy's verdict does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Mode {
+    /// Record only.
+    Observe,
+    /// Record and warn the caller.
+    Warn,
+    /// Apply.
+    #[default]
+    Enforce,
+}
+
+/// Which actions a Policy looks at.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Match {
+    /// Exactly these Orgs (of the own one and those below).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 50)))]
+    pub orgs: Vec<String>,
+    /// These Orgs and everything below each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 50)))]
+    pub units: Vec<String>,
+    /// Callers that hold one of these Roles of the Policy's own Org.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 253)))]
+    pub roles: Vec<String>,
+    /// Callers in one of these groups, as the API server knows them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 253)))]
+    pub groups: Vec<String>,
+    /// Callers that are one of these Agents, by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 253)))]
+    pub agents: Vec<String>,
+    /// Tools by name; `*` and `?` match within a name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 128), inner(length(min = 1, max = 253)))]
+    pub tools: Vec<String>,
+    /// Tools that carry one of these risk labels.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 63)))]
+    pub risk: Vec<String>,
+    /// Verbs, e.g. `tool.call`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(min = 1, max = 64)))]
+    pub verbs: Vec<String>,
+    /// Job spaces of the call.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 63)))]
+    pub job_spaces: Vec<String>,
+}
+
+/// One rule.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = ("has(self.approval) == (self.effect == 'RequireApproval')", "approval belongs to effect RequireApproval, which needs it"))]
+pub struct PolicyRule {
+    /// Name, unique in the Policy; denials and records name it.
+    #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    pub name: String,
+    /// CEL expression of type bool that states what must hold: when it is false, the effect applies. Variables: `org`, `agent`, `caller`, `roles`,
+    /// `tool`, `args`, `task`, `request`, `now`. Example: `args.amount <= 500`.
+    #[schemars(length(min = 1, max = 4096))]
+    pub expression: String,
+    /// What happens when the expression is false.
+    pub effect: Effect,
+    /// One sentence for the caller: why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub message: Option<String>,
+    /// One sentence for the caller: what would pass.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub hint: Option<String>,
+    /// Who must approve, with effect RequireApproval.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval: Option<ApprovalRule>,
+}
+
+/// Effect of a rule whose expression is false.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Effect {
+    /// Deny.
+    Deny,
+    /// Wait for people.
+    RequireApproval,
+}
+
+/// Who must approve. The requester never counts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = ("(has(self.role) ? 1 : 0) + (has(self.group) ? 1 : 0) + (has(self.superior) && self.superior ? 1 : 0) == 1", "name exactly one of role, group, superior"))]
+pub struct ApprovalRule {
+    /// Holders of this Role. Without `org` it is looked up in the Org that wrote the rule.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<RoleRef>,
+    /// Members of this group, as the API server knows it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub group: Option<String>,
+    /// Holders of the Role that a Role of the requester reports to.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub superior: bool,
+    /// How many different Agents must approve; default 1.
+    #[serde(default = "one")]
+    #[schemars(range(min = 1, max = 16))]
+    pub count: i32,
+    /// Only people count (default), no AI agents or systems.
+    #[serde(default = "yes")]
+    pub humans_only: bool,
+    /// How long the Approval waits; then it is denied. Default `24h`.
+    #[serde(default = "a_day")]
+    #[schemars(length(max = 7), regex(pattern = "^[1-9][0-9]{0,5}(s|m|h|d)$"))]
+    pub expires_after: String,
+}
+
+fn one() -> i32 {
+    1
+}
+fn yes() -> bool {
+    true
+}
+fn a_day() -> String {
+    "24h".to_owned()
+}
+
+/// What core reports of a Policy.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PolicyStatus {
+    /// The metadata.generation that this status is about; -1: not seen yet.
+    #[serde(default)]
+    pub observed_generation: i64,
+    /// Ready, Reconciling, Stalled, and per Tool problems in the message.
+    #[serde(default)]
+    #[schemars(schema_with = "schema::conditions")]
+    pub conditions: Vec<Condition>,
+    /// Number of rules in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rules: Option<i32>,
+    /// Digest of the spec in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub digest: Option<String>,
+}

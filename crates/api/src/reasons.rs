@@ -1,0 +1,99 @@
+//! Stable reason codes of denials and conditions. A code never changes its meaning; the docs list every one.
+
+/// Declares reason codes as constants and as a list with their meaning, from which the docs page is made.
+macro_rules! reasons {
+    ($($(#[doc = $doc:literal])+ $name:ident = $code:literal;)+) => {
+        $($(#[doc = $doc])+ pub const $name: &str = $code;)+
+        /// Every reason code with its meaning, in the order of this file.
+        pub const ALL: &[(&str, &str)] = &[$(($code, concat!($($doc),+))),+];
+    };
+}
+
+reasons! {
+    /// The caller is not an Agent of the Org.
+    UNKNOWN_CALLER = "UnknownCaller";
+    /// No Role of the caller grants this verb on this target.
+    NOT_GRANTED = "NotGranted";
+    /// A Policy rule with effect Deny did not hold.
+    POLICY_DENIED = "PolicyDenied";
+    /// A rule failed to evaluate; in Enforce that denies.
+    POLICY_ERROR = "PolicyError";
+    /// A Policy that selects this call does not compile.
+    POLICY_INVALID = "PolicyInvalid";
+    /// A Policy names arguments that the Tool does not have.
+    POLICY_NOT_TYPED = "PolicyNotTyped";
+    /// The budget of one decision (time or steps) was spent.
+    DECISION_BUDGET_EXCEEDED = "DecisionBudgetExceeded";
+    /// A rule panicked and is quarantined until its Policy changes.
+    RULE_QUARANTINED = "RuleQuarantined";
+    /// The view of the Org is older than 30 s.
+    POLICY_STALE = "PolicyStale";
+    /// A parent Org is missing, being deleted, or part of a cycle.
+    ANCESTRY_BROKEN = "AncestryBroken";
+    /// The namespace belongs to no Org, or the Org is not ready to take calls.
+    ORG_NOT_READY = "OrgNotReady";
+    /// The Org (or a parent) is suspended or has not reached `startAt`.
+    ORG_SUSPENDED = "OrgSuspended";
+    /// The Org is being deleted.
+    ORG_DELETING = "OrgDeleting";
+    /// The namespace does not consent to the Org, or no longer does.
+    NAMESPACE_NOT_CONSENTING = "NamespaceNotConsenting";
+    /// No such Tool is visible from the Org.
+    TOOL_NOT_FOUND = "ToolNotFound";
+    /// The Tool's own definition is not usable.
+    TOOL_NOT_READY = "ToolNotReady";
+    /// The arguments do not match the Tool's input schema.
+    INVALID_ARGUMENTS = "InvalidArguments";
+    /// The input is larger than what is accepted inline.
+    INPUT_TOO_LARGE = "InputTooLarge";
+    /// The Task that the call names does not exist.
+    TASK_NOT_FOUND = "TaskNotFound";
+    /// The Task that the call names is canceled.
+    TASK_CANCELED = "TaskCanceled";
+    /// The call must wait for an Approval.
+    APPROVAL_REQUIRED = "ApprovalRequired";
+    /// A person denied the Approval.
+    APPROVAL_DENIED = "ApprovalDenied";
+    /// The Approval expired before it was complete; that counts as denied.
+    APPROVAL_EXPIRED = "ApprovalExpired";
+    /// The Approval does not fit what is about to run.
+    APPROVAL_MISMATCH = "ApprovalMismatch";
+    /// An Approval was used before; each is good for one run.
+    ALREADY_USED = "AlreadyUsed";
+    /// A budget or counter limit would be exceeded.
+    BUDGET_EXCEEDED = "BudgetExceeded";
+    /// Counters kept moving while the call was decided; try again.
+    CONTENDED = "Contended";
+    /// The idempotency key was used for another request.
+    IDEMPOTENCY_KEY_REUSED = "IdempotencyKeyReused";
+    /// This request has run already.
+    ALREADY_EXECUTED = "AlreadyExecuted";
+    /// The ledger cannot be reached or cannot write; nothing runs without its record.
+    LEDGER_UNAVAILABLE = "LedgerUnavailable";
+    /// The view that decided is not one that core knows as current; try again.
+    STALE_SNAPSHOT = "StaleSnapshot";
+    /// A guard or webhook configuration of Polity is missing or changed.
+    ADMISSION_NOT_ENFORCED = "AdmissionNotEnforced";
+    /// The call's caller was not stamped by Polity.
+    CALLER_NOT_STAMPED = "CallerNotStamped";
+    /// The caller canceled the call, or its Task was canceled.
+    CANCELED = "Canceled";
+    /// The tool ran and failed.
+    TOOL_FAILED = "ToolFailed";
+    /// The tool did not finish within its time-out and was stopped.
+    TIMED_OUT = "TimedOut";
+    /// The tool's result is larger than what is kept.
+    RESULT_TOO_LARGE = "ResultTooLarge";
+    /// The tool's result is not what its output schema says.
+    INVALID_RESULT = "InvalidResult";
+    /// Polity refuses to connect to where the tool points.
+    EGRESS_REFUSED = "EgressRefused";
+    /// Nobody knows whether the tool took effect; a person settles it with `spec.resolution`.
+    OUTCOME_UNKNOWN = "OutcomeUnknown";
+    /// A person settled an unknown outcome.
+    RESOLVED = "Resolved";
+    /// The author of a Tool may not read the Secret that the Tool names.
+    SECRET_NOT_READABLE = "SecretNotReadable";
+    /// No node can run Pods here (simulated node): calls that need a Pod are refused.
+    NO_POD_RUNTIME = "NoPodRuntime";
+}
