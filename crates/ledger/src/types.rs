@@ -32,7 +32,7 @@ pub mod unit {
 pub type Amounts = BTreeMap<Unit, i64>;
 
 /// The Org whose chain a record belongs to. The uid tells a re-created Org of the same name apart.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct OrgId {
     /// `metadata.name` of the Org.
@@ -464,6 +464,24 @@ pub enum Refused {
         /// What failed.
         what: String,
     },
+    /// The view that decided is not one that core has built and knows as current: decide again.
+    #[error("snapshot {digest} is not current: decide again")]
+    StaleSnapshot {
+        /// The digest sent.
+        digest: String,
+    },
+    /// A guard or webhook configuration of Polity is missing or changed.
+    #[error("admission is not enforced: {what}")]
+    AdmissionNotEnforced {
+        /// Which one.
+        what: String,
+    },
+    /// The Approval does not fit what is about to run.
+    #[error("the Approval does not fit: {what}")]
+    ApprovalMismatch {
+        /// How.
+        what: String,
+    },
     /// The request itself is wrong.
     #[error("invalid ledger request: {what}")]
     Invalid {
@@ -486,6 +504,9 @@ impl Refused {
             Self::NotFound { .. } => "NotFound",
             Self::Fenced { .. } => "Fenced",
             Self::LedgerUnavailable { .. } => "LedgerUnavailable",
+            Self::StaleSnapshot { .. } => "StaleSnapshot",
+            Self::AdmissionNotEnforced { .. } => "AdmissionNotEnforced",
+            Self::ApprovalMismatch { .. } => "ApprovalMismatch",
             Self::Invalid { .. } => "Invalid",
         }
     }
