@@ -96,4 +96,22 @@ reasons! {
     SECRET_NOT_READABLE = "SecretNotReadable";
     /// No node can run Pods here (simulated node): calls that need a Pod are refused.
     NO_POD_RUNTIME = "NoPodRuntime";
+    /// The person counts for no requirement of the Approval, or it is about the person's own request.
+    NOT_AN_APPROVER = "NotAnApprover";
+    /// The Approval is decided or withdrawn; no entry can be added any more.
+    APPROVAL_ENDED = "ApprovalEnded";
+    /// The user's Kubernetes rights lack a verb that this change needs.
+    NOT_PERMITTED = "NotPermitted";
+    /// The object can never be right as it is written.
+    INVALID_DEFINITION = "InvalidDefinition";
+    /// No Org may live in this namespace, or another Org does already.
+    NAMESPACE_REFUSED = "NamespaceRefused";
+    /// Another Agent of the Org tree has this username.
+    USERNAME_TAKEN = "UsernameTaken";
+    /// Roles report to each other in a circle.
+    REPORTING_CYCLE = "ReportingCycle";
+    /// A resolution is accepted once, and only for a call of phase Unknown.
+    RESOLUTION_REFUSED = "ResolutionRefused";
+    /// Admission could not be finished: a fault of Polity, or no time left. A retry may help.
+    ADMISSION_FAILED = "AdmissionFailed";
 }
