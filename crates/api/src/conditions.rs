@@ -26,7 +26,11 @@ pub const STARTED: &str = "Started";
 
 /// Sets a condition in a list kept sorted by type. The transition time moves only when `status` changes.
 pub fn set(list: &mut Vec<Condition>, type_: &str, status: bool, reason: &str, message: &str, generation: i64, now: Timestamp) {
-    let status = if status { "True" } else { "False" };
+    set_status(list, type_, if status { "True" } else { "False" }, reason, message, generation, now);
+}
+
+/// As [`set`], with the status `True`, `False` or `Unknown` in words.
+pub fn set_status(list: &mut Vec<Condition>, type_: &str, status: &str, reason: &str, message: &str, generation: i64, now: Timestamp) {
     let fresh = Condition {
         type_: type_.to_owned(),
         status: status.to_owned(),
