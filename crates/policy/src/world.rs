@@ -5,6 +5,8 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use polity_api::{Agent, Org, Policy, Role, Tool};
 
+use crate::ToolFacts;
+
 /// Namespace and name.
 pub type Key = (String, String);
 
@@ -36,4 +38,12 @@ pub struct World {
     pub tools: BTreeMap<Key, Arc<Tool>>,
     /// Objects that are stored but cannot be decoded: kind, namespace, name, error. A broken Policy denies what its Org and those below do; other broken objects are as absent.
     pub undecodable: BTreeMap<(String, String, String), String>,
+}
+
+impl World {
+    /// Tools that a Policy of this Org may meet: those in the namespaces of the Org and of every Org below, and what ancestors export. For `check_policy`.
+    #[must_use]
+    pub fn tools_in_reach(&self, _org: &str) -> Vec<Arc<ToolFacts>> {
+        Vec::new()
+    }
 }
