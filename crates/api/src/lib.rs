@@ -14,6 +14,7 @@ pub mod names;
 pub mod org;
 pub mod policy;
 pub mod reasons;
+pub mod reference;
 pub mod role;
 pub mod schema;
 pub mod task;
