@@ -1,0 +1,140 @@
+//! What edge and core say to each other, besides the ledger's own requests and answers. Types and paths only;
+//! `core_client` is the edge's side, core's side is a router in the operator.
+
+use jiff::Timestamp;
+use polity_ledger::{Begin, Refused};
+use serde::{Deserialize, Serialize};
+
+/// Header with the leader epoch that the sender believes in.
+pub const EPOCH_HEADER: &str = "x-polity-epoch";
+/// Prefix of every path.
+pub const PREFIX: &str = "/internal/v1";
+/// Longest that core lets a client wait for the end of an attempt, in seconds.
+pub const MAX_WAIT_SECONDS: u64 = 30;
+
+/// Answer to `GET hello`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Hello {
+    /// Core's epoch.
+    pub epoch: i64,
+    /// Whether core holds the lease and its ledger is open.
+    pub ready: bool,
+}
+
+/// Begin a container call and start the tool's Pod. Answered with `Begun`; poll the attempt for the outcome.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RunRequest {
+    /// The start to commit.
+    pub begin: Begin,
+    /// The Tool to run, as decided on.
+    pub tool: RunTool,
+    /// After this long the Pod is stopped.
+    pub timeout_seconds: i64,
+}
+
+/// Names a Tool exactly.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RunTool {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// Uid.
+    pub uid: String,
+    /// Digest of its spec.
+    pub digest: String,
+}
+
+/// The Pod that asks, as TokenReview told the edge. Body of `POST runs/{id}/input`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ShimPod {
+    /// Name.
+    pub pod_name: String,
+    /// Uid.
+    pub pod_uid: String,
+    /// Namespace.
+    pub namespace: String,
+}
+
+/// What a shim gives to its tool. Answer to `POST runs/{id}/input`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ShimInput {
+    /// The input of the call, for the tool's stdin.
+    pub input: serde_json::Value,
+    /// The tool is stopped then.
+    pub deadline: Timestamp,
+    /// W3C traceparent of the call; empty when there is none.
+    #[serde(default)]
+    pub trace: String,
+}
+
+/// What a tool's run left behind, as the shim posts it to the edge.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ShimOutput {
+    /// Exit code; 128 + signal when it was killed by one.
+    pub exit_code: i32,
+    /// Its stdout.
+    pub stdout: String,
+    /// The end of its stderr, secret values masked.
+    #[serde(default)]
+    pub stderr_tail: String,
+    /// The shim stopped it at its time-out.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub timed_out: bool,
+    /// The shim stopped it because its stdout is larger than what is accepted; `stdout` is empty then.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub too_large: bool,
+}
+
+/// Body of `POST runs/{id}/result`: the output and the Pod that it comes from, in one flat object.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShimResult {
+    /// The Pod that posts.
+    #[serde(flatten)]
+    pub pod: ShimPod,
+    /// What came out.
+    #[serde(flatten)]
+    pub output: ShimOutput,
+}
+
+/// Why a shim gets no input, or its result is not taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RunError {
+    /// No such run, or core does not know its Pod yet: the shim asks again.
+    #[error("no run {id} is known yet")]
+    NotKnown {
+        /// Id of the run.
+        id: String,
+    },
+    /// The run belongs to another Pod.
+    #[error("run {id} belongs to another Pod")]
+    AnotherPod {
+        /// Id of the run.
+        id: String,
+    },
+    /// Core refused, or cannot be reached.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shims_result_is_one_flat_object() {
+        let result = ShimResult {
+            pod: ShimPod { pod_name: "call-1".into(), pod_uid: "u".into(), namespace: "acme".into() },
+            output: ShimOutput { exit_code: 3, stdout: "{}".into(), stderr_tail: String::new(), timed_out: false, too_large: false },
+        };
+        let json = serde_json::to_value(&result).unwrap();
+        assert_eq!(json, serde_json::json!({"podName": "call-1", "podUid": "u", "namespace": "acme", "exitCode": 3, "stdout": "{}", "stderrTail": ""}));
+        assert_eq!(serde_json::from_value::<ShimResult>(json).unwrap(), result);
+    }
+}
