@@ -1,3 +1,35 @@
 //! The ledger: the only owner of money, counters, attempts and single-use keys.
+//!
+//! An embedded library for the one process that decides: SQLite on a volume of its own, one writer thread with
+//! group commit, one hash chain of records per Org. Its four verbs are `hold`, `begin`, `settle` and `release`;
+//! what they answer is on disk. It never runs an action, opens a connection, or reads a Kubernetes object, and
+//! it never makes a decision: it is told the verdict and the limits, and holds the limits.
+
+mod attempts;
+mod canonical;
+mod chain;
+mod clock;
+mod counters;
+mod fault;
+mod keys;
+mod ledger;
+mod lock;
+mod open;
+mod read;
+pub mod record;
+mod schema;
+mod spend;
 pub mod types;
+mod verbs;
+mod verify;
+mod writer;
+
+pub use canonical::{CanonicalError, canonical};
+pub use clock::{Clock, SystemClock};
+pub use ledger::Ledger;
+pub use open::{Config, OpenError};
+pub use read::{ReadOnly, open_read_only};
+pub use record::{Charged, Cost, Entry, Record, Unreadable, read_lines};
 pub use types::*;
+pub use verbs::definition::{Defined, Definition};
+pub use verify::{Broken, Expect, Flaw, Head, Verified, verify, verify_with};

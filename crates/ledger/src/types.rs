@@ -22,6 +22,8 @@ pub mod unit {
     pub const TOKENS_IN: &str = "tokensIn";
     /// Tokens received from a model.
     pub const TOKENS_OUT: &str = "tokensOut";
+    /// Tokens of those sent that the model had cached; counted by the caller beside `tokensIn`.
+    pub const TOKENS_CACHED: &str = "tokensCached";
     /// Seconds of run time.
     pub const SECONDS: &str = "seconds";
     /// Bytes moved.

@@ -1,0 +1,286 @@
+//! The attempts table: one row an action, and how it reads as an [`Attempt`].
+//!
+//! Rows are kept, since an id begins once; a result is kept for a day beside them.
+
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use crate::chain::{from_micros, micros};
+use crate::fault::{Fault, Outcome as Done};
+use crate::spend::Spend;
+use crate::types::{Attempt, Idempotency, KeyedDigest, OrgId, Outcome, State};
+
+/// An action's row, as the verbs need it.
+#[derive(Clone, Debug)]
+pub(crate) struct AttemptRow {
+    pub(crate) n: i64,
+    pub(crate) org: i64,
+    pub(crate) id: String,
+    pub(crate) verb: String,
+    pub(crate) state: State,
+    pub(crate) executor: String,
+    pub(crate) deadline: Timestamp,
+    pub(crate) resume: String,
+    pub(crate) outcome: Option<Outcome>,
+    pub(crate) resolved: bool,
+    pub(crate) reason: String,
+    pub(crate) message: String,
+    pub(crate) facts: String,
+    pub(crate) spend: Spend,
+    pub(crate) input: KeyedDigest,
+    pub(crate) result: Option<KeyedDigest>,
+    pub(crate) first_seq: i64,
+    pub(crate) begin_seq: Option<i64>,
+    pub(crate) last_seq: i64,
+    pub(crate) begun: Option<Timestamp>,
+}
+
+const COLUMNS: &str = "a.n, a.org, a.id, a.verb, a.state, a.executor, a.deadline, a.resume, a.outcome, a.resolved, a.reason,
+    a.message, a.facts, a.spend, a.input_digest, a.input_key, a.input_size, a.result_digest, a.result_key, a.result_size,
+    a.first_seq, a.begin_seq, a.last_seq, a.begun";
+
+pub(crate) fn find(conn: &Connection, org: i64, id: &str) -> Done<Option<AttemptRow>> {
+    let sql = format!("SELECT {COLUMNS} FROM attempts a WHERE a.org = ?1 AND a.id = ?2");
+    conn.prepare_cached(&sql)?.query_row(params![org, id], |row| Ok(read(row))).optional()?.transpose()
+}
+
+/// Holds whose time is over, the oldest first.
+pub(crate) fn lapsed(conn: &Connection, now: Timestamp, limit: i64) -> Done<Vec<(AttemptRow, OrgId)>> {
+    let sql = format!(
+        "SELECT {COLUMNS}, o.name, o.uid FROM attempts a JOIN orgs o ON o.n = a.org
+         WHERE a.state = 0 AND a.deadline <= ?1 ORDER BY a.deadline LIMIT ?2"
+    );
+    let mut statement = conn.prepare_cached(&sql)?;
+    let mut rows = statement.query([micros(now), limit])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        found.push((read(row)?, OrgId { name: row.get(24)?, uid: row.get(25)? }));
+    }
+    Ok(found)
+}
+
+pub(crate) fn insert(conn: &Connection, row: &AttemptRow) -> Done<i64> {
+    conn.prepare_cached(
+        "INSERT INTO attempts (org, id, verb, state, executor, deadline, resume, spend, input_digest, input_key,
+           input_size, first_seq, begin_seq, last_seq, begun)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
+    )?
+    .execute(params![
+        row.org,
+        row.id,
+        row.verb,
+        state_number(row.state),
+        row.executor,
+        micros(row.deadline),
+        row.resume,
+        serde_json::to_string(&row.spend)?,
+        row.input.digest,
+        row.input.key_id,
+        row.input.size,
+        row.first_seq,
+        row.begin_seq,
+        row.last_seq,
+        row.begun.map(micros),
+    ])?;
+    Ok(conn.last_insert_rowid())
+}
+
+pub(crate) fn update(conn: &Connection, row: &AttemptRow) -> Done<()> {
+    conn.prepare_cached(
+        "UPDATE attempts SET state = ?2, executor = ?3, deadline = ?4, resume = ?5, outcome = ?6, resolved = ?7, reason = ?8,
+           message = ?9, facts = ?10, spend = ?11, result_digest = ?12, result_key = ?13, result_size = ?14,
+           begin_seq = ?15, last_seq = ?16, begun = ?17
+         WHERE n = ?1",
+    )?
+    .execute(params![
+        row.n,
+        state_number(row.state),
+        row.executor,
+        micros(row.deadline),
+        row.resume,
+        row.outcome.map(outcome_number),
+        row.resolved,
+        row.reason,
+        row.message,
+        row.facts,
+        serde_json::to_string(&row.spend)?,
+        row.result.as_ref().map(|r| &r.digest),
+        row.result.as_ref().map(|r| &r.key_id),
+        row.result.as_ref().map(|r| r.size),
+        row.begin_seq,
+        row.last_seq,
+        row.begun.map(micros),
+    ])?;
+    Ok(())
+}
+
+/// Which of the attempts are wanted.
+pub(crate) enum Which<'a> {
+    /// One, by Org uid and id.
+    Id(&'a str, &'a str),
+    /// Those held or begun.
+    Open,
+    /// The one that a caller's key stands for, by Org uid, caller, verb and key.
+    Key(&'a str, &'a str, &'a str, &'a str),
+}
+
+/// Attempts with their results.
+pub(crate) fn list(conn: &Connection, which: &Which<'_>) -> Done<Vec<Attempt>> {
+    let (from, condition, values): (&str, &str, Vec<&str>) = match which {
+        Which::Id(uid, id) => ("", "o.uid = ?1 AND a.id = ?2", vec![uid, id]),
+        Which::Open => ("", "a.state < 2 ORDER BY a.n", vec![]),
+        Which::Key(uid, caller, verb, key) => (
+            "JOIN idempotency i ON i.org = a.org AND i.attempt = a.id",
+            "o.uid = ?1 AND i.caller = ?2 AND i.verb = ?3 AND i.key = ?4",
+            vec![uid, caller, verb, key],
+        ),
+    };
+    let sql = format!(
+        "SELECT {COLUMNS}, o.name, o.uid, r.text FROM attempts a JOIN orgs o ON o.n = a.org {from}
+         LEFT JOIN results r ON r.attempt = a.n WHERE {condition}"
+    );
+    let mut statement = conn.prepare_cached(&sql)?;
+    let mut rows = statement.query(rusqlite::params_from_iter(values))?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        let org = OrgId { name: row.get(24)?, uid: row.get(25)? };
+        let result: Option<String> = row.get(26)?;
+        found.push(read(row)?.attempt(org, result.as_deref())?);
+    }
+    Ok(found)
+}
+
+impl AttemptRow {
+    /// The row of an action that is new.
+    pub(crate) fn new(org: i64, id: &str, verb: &str, state: State, input: KeyedDigest) -> Self {
+        Self {
+            n: 0,
+            org,
+            id: id.to_owned(),
+            verb: verb.to_owned(),
+            state,
+            executor: String::new(),
+            deadline: Timestamp::UNIX_EPOCH,
+            resume: "null".to_owned(),
+            outcome: None,
+            resolved: false,
+            reason: String::new(),
+            message: String::new(),
+            facts: "{}".to_owned(),
+            spend: Spend::default(),
+            input,
+            result: None,
+            first_seq: 0,
+            begin_seq: None,
+            last_seq: 0,
+            begun: None,
+        }
+    }
+
+    /// As callers see it.
+    pub(crate) fn attempt(self, org: OrgId, result: Option<&str>) -> Done<Attempt> {
+        Ok(Attempt {
+            id: self.id,
+            org,
+            verb: self.verb,
+            state: self.state,
+            executor: self.executor,
+            deadline: self.deadline,
+            resume: serde_json::from_str(&self.resume)?,
+            outcome: self.outcome,
+            reason: self.reason,
+            message: self.message,
+            result: result.map(serde_json::from_str).transpose()?,
+            result_digest: self.result,
+            facts: serde_json::from_str(&self.facts)?,
+        })
+    }
+}
+
+/// What a caller's key stands for: the request's body and the action.
+pub(crate) fn find_key(conn: &Connection, org: i64, caller: &str, verb: &str, key: &str) -> Done<Option<(String, String)>> {
+    Ok(conn
+        .prepare_cached("SELECT body, attempt FROM idempotency WHERE org = ?1 AND caller = ?2 AND verb = ?3 AND key = ?4")?
+        .query_row(params![org, caller, verb, key], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?)
+}
+
+/// Keep a caller's key.
+pub(crate) fn keep_key(conn: &Connection, row: &AttemptRow, caller: &str, key: &Idempotency, now: Timestamp) -> Done<()> {
+    conn.prepare_cached("INSERT OR IGNORE INTO idempotency VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?.execute(params![
+        row.org,
+        caller,
+        row.verb,
+        key.key,
+        key.body,
+        row.id,
+        micros(now)
+    ])?;
+    Ok(())
+}
+
+fn read(row: &Row<'_>) -> Done<AttemptRow> {
+    let spend: String = row.get(13)?;
+    let digest = |at: usize| -> rusqlite::Result<Option<KeyedDigest>> {
+        let Some(digest) = row.get::<_, Option<String>>(at)? else { return Ok(None) };
+        Ok(Some(KeyedDigest { digest, key_id: row.get(at + 1)?, size: row.get(at + 2)? }))
+    };
+    Ok(AttemptRow {
+        n: row.get(0)?,
+        org: row.get(1)?,
+        id: row.get(2)?,
+        verb: row.get(3)?,
+        state: state(row.get(4)?)?,
+        executor: row.get(5)?,
+        deadline: from_micros(row.get(6)?)?,
+        resume: row.get(7)?,
+        outcome: row.get::<_, Option<i64>>(8)?.map(outcome).transpose()?,
+        resolved: row.get(9)?,
+        reason: row.get(10)?,
+        message: row.get(11)?,
+        facts: row.get(12)?,
+        spend: serde_json::from_str(&spend)?,
+        input: digest(14)?.ok_or_else(|| Fault::Stored("an attempt has no input digest".to_owned()))?,
+        result: digest(17)?,
+        first_seq: row.get(20)?,
+        begin_seq: row.get(21)?,
+        last_seq: row.get(22)?,
+        begun: row.get::<_, Option<i64>>(23)?.map(from_micros).transpose()?,
+    })
+}
+
+fn state_number(state: State) -> i64 {
+    match state {
+        State::Held => 0,
+        State::Begun => 1,
+        State::Released => 2,
+        State::Settled => 3,
+    }
+}
+
+fn state(number: i64) -> Done<State> {
+    match number {
+        0 => Ok(State::Held),
+        1 => Ok(State::Begun),
+        2 => Ok(State::Released),
+        3 => Ok(State::Settled),
+        other => Err(Fault::Stored(format!("state {other}"))),
+    }
+}
+
+fn outcome_number(outcome: Outcome) -> i64 {
+    match outcome {
+        Outcome::Done => 0,
+        Outcome::NotDone => 1,
+        Outcome::Unknown => 2,
+    }
+}
+
+fn outcome(number: i64) -> Done<Outcome> {
+    match number {
+        0 => Ok(Outcome::Done),
+        1 => Ok(Outcome::NotDone),
+        2 => Ok(Outcome::Unknown),
+        other => Err(Fault::Stored(format!("outcome {other}"))),
+    }
+}

@@ -1,0 +1,162 @@
+//! Appending to a chain, and what the writer knows of Orgs and the epoch while it works.
+//!
+//! The cache mirrors what the database says inside the open transaction; whenever something is undone it is
+//! thrown away and read again. Nothing here answers a caller.
+
+use std::collections::HashMap;
+
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension, params};
+
+use crate::canonical::canonical;
+use crate::fault::{Fault, Outcome, invalid};
+use crate::record::{Entry, FORMAT, NO_PREVIOUS, hash_of, kind};
+use crate::types::{OrgId, Refused};
+
+/// Longest text of a record.
+const MAX_RECORD: usize = 2 << 20;
+/// Bits of a position that hold the sequence.
+const SEQ_BITS: u32 = 40;
+
+/// A verb's view of the open transaction.
+pub(crate) struct Tx<'a> {
+    /// The writer's connection.
+    pub(crate) conn: &'a Connection,
+    /// What was read before.
+    pub(crate) cache: &'a mut Cache,
+    /// Time of the verb, to the microsecond.
+    pub(crate) now: Timestamp,
+}
+
+/// Rows that nearly every verb needs.
+#[derive(Debug, Default)]
+pub(crate) struct Cache {
+    epoch: Option<i64>,
+    pub(crate) version: Option<i64>,
+    orgs: HashMap<String, OrgRow>,
+}
+
+/// An Org and the head of its chain.
+#[derive(Clone, Debug)]
+pub(crate) struct OrgRow {
+    pub(crate) n: i64,
+    pub(crate) id: OrgId,
+    pub(crate) seq: i64,
+    pub(crate) hash: String,
+}
+
+/// Where a record stands in the table.
+pub(crate) fn position(org: i64, seq: i64) -> Outcome<i64> {
+    if !(0..1 << (62 - SEQ_BITS)).contains(&org) || !(0..1 << SEQ_BITS).contains(&seq) {
+        return Err(invalid("too many Orgs or records"));
+    }
+    Ok(org << SEQ_BITS | seq)
+}
+
+impl Tx<'_> {
+    /// Refuse a writer whose epoch is older; a newer one raises the epoch.
+    pub(crate) fn fence(&mut self, epoch: i64) -> Outcome<()> {
+        let current = match self.cache.epoch {
+            Some(epoch) => epoch,
+            None => self
+                .conn
+                .prepare_cached("SELECT value FROM meta WHERE name = 'epoch'")?
+                .query_row([], |row| row.get(0))
+                .optional()?
+                .unwrap_or(0),
+        };
+        if epoch < current {
+            return Err(Refused::Fenced { epoch, current }.into());
+        }
+        if epoch > current {
+            self.conn
+                .prepare_cached("INSERT INTO meta VALUES ('epoch', ?1) ON CONFLICT (name) DO UPDATE SET value = ?1")?
+                .execute([epoch])?;
+        }
+        self.cache.epoch = Some(epoch);
+        Ok(())
+    }
+
+    /// The Org of that uid, if it has a chain.
+    pub(crate) fn find_org(&mut self, uid: &str) -> Outcome<Option<OrgRow>> {
+        if let Some(row) = self.cache.orgs.get(uid) {
+            return Ok(Some(row.clone()));
+        }
+        let row = self
+            .conn
+            .prepare_cached("SELECT n, name, seq, hash FROM orgs WHERE uid = ?1")?
+            .query_row([uid], |row| {
+                Ok(OrgRow { n: row.get(0)?, id: OrgId { name: row.get(1)?, uid: uid.to_owned() }, seq: row.get(2)?, hash: row.get(3)? })
+            })
+            .optional()?;
+        if let Some(row) = &row {
+            self.cache.orgs.insert(uid.to_owned(), row.clone());
+        }
+        Ok(row)
+    }
+
+    /// The Org, with its chain started if it has none.
+    pub(crate) fn org(&mut self, org: &OrgId) -> Outcome<OrgRow> {
+        if let Some(row) = self.find_org(&org.uid)? {
+            return Ok(row);
+        }
+        if org.uid.is_empty() || org.name.is_empty() {
+            return Err(invalid("an Org needs a name and a uid"));
+        }
+        self.conn.execute("INSERT INTO orgs (uid, name, seq, hash) VALUES (?1, ?2, 0, ?3)", params![org.uid, org.name, NO_PREVIOUS])?;
+        let installation = self.conn.query_row("SELECT value FROM meta WHERE name = 'installation'", [], |row| row.get(0))?;
+        let n = self.conn.last_insert_rowid();
+        self.cache.orgs.insert(org.uid.clone(), OrgRow { n, id: org.clone(), seq: 0, hash: NO_PREVIOUS.to_owned() });
+        self.append(&org.uid, Entry { kind: kind::GENESIS.to_owned(), installation, ..Entry::default() })?;
+        self.cache.orgs.get(&org.uid).cloned().ok_or_else(|| Fault::Stored("an Org just made is gone".to_owned()))
+    }
+
+    /// Append a record to an Org's chain; format, id, sequence, time, Org, epoch and previous hash are set here.
+    pub(crate) fn append(&mut self, uid: &str, mut entry: Entry) -> Outcome<i64> {
+        let epoch = self.cache.epoch.unwrap_or(0);
+        let Some(org) = self.cache.orgs.get_mut(uid) else {
+            return Err(Fault::Stored(format!("no chain of Org uid {uid}")));
+        };
+        let seq = org.seq + 1;
+        let pos = position(org.n, seq)?;
+        entry.format = FORMAT;
+        entry.id = format!("{uid}/{seq}");
+        entry.seq = seq;
+        entry.time = self.now;
+        entry.org = org.id.clone();
+        entry.epoch = epoch;
+        entry.prev.clone_from(&org.hash);
+        let text = canonical(&serde_json::to_value(&entry)?)?;
+        if text.len() > MAX_RECORD {
+            return Err(invalid("the record is larger than 2 MiB"));
+        }
+        let hash = hash_of(&text);
+        self.conn.prepare_cached("INSERT INTO records (pos, hash, text) VALUES (?1, ?2, ?3)")?.execute(params![pos, hash, text])?;
+        self.conn.prepare_cached("UPDATE orgs SET seq = ?2, hash = ?3 WHERE n = ?1")?.execute(params![org.n, seq, hash])?;
+        org.seq = seq;
+        org.hash = hash;
+        Ok(seq)
+    }
+}
+
+impl Cache {
+    /// Forget everything, after something was undone.
+    pub(crate) fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
+
+/// A time as stored.
+pub(crate) fn micros(time: Timestamp) -> i64 {
+    time.as_microsecond()
+}
+
+/// A stored time.
+pub(crate) fn from_micros(micros: i64) -> Outcome<Timestamp> {
+    Timestamp::from_microsecond(micros).map_err(|e| Fault::Stored(e.to_string()))
+}
+
+/// A time without what is finer than a microsecond.
+pub(crate) fn to_micros(time: Timestamp) -> Timestamp {
+    Timestamp::from_microsecond(time.as_microsecond()).unwrap_or(time)
+}

@@ -1,0 +1,228 @@
+//! Counters: what is used and reserved, by unit, window and dimensions.
+//!
+//! A counter row belongs to one window; the next window has a row of its own, so a reservation is always
+//! settled where it was made. Versions are drawn from one sequence, so a version names one state of one row.
+//! Nothing here decides how much an action used; it only moves amounts, checked, and refuses to pass a limit.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension, params};
+use serde::{Deserialize, Serialize};
+
+use crate::chain::Tx;
+use crate::fault::{Fault, Outcome, invalid, overflow};
+use crate::record::Charged;
+use crate::spend::Spend;
+use crate::types::{Amounts, Charge, CounterKey, CounterValue, Refused, Window};
+
+/// A counter charged by an action: its row and its unit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Line(pub(crate) i64, pub(crate) String);
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Row {
+    n: i64,
+    used: i64,
+    reserved: i64,
+    version: i64,
+}
+
+/// A counter to be charged.
+struct Found {
+    base: String,
+    start: i64,
+    row: Option<Row>,
+    charged: Charged,
+    /// Already charged by the hold that this begin converts.
+    held: bool,
+}
+
+/// Length of a window in seconds, 0 for one that never resets.
+fn seconds(window: Window) -> Outcome<i64> {
+    match window {
+        Window::Total => Ok(0),
+        Window::Seconds(length) if length > 0 => Ok(length),
+        Window::Seconds(_) => Err(invalid("a window must be longer than nothing")),
+    }
+}
+
+/// Start of the window that holds the time.
+pub(crate) fn window_start(window: Window, now: Timestamp) -> Outcome<i64> {
+    match seconds(window)? {
+        0 => Ok(0),
+        length => Ok(now.as_second().div_euclid(length) * length),
+    }
+}
+
+/// Names a counter without its window's start.
+fn base(key: &CounterKey) -> Outcome<String> {
+    if key.unit.is_empty() {
+        return Err(invalid("a counter needs a unit"));
+    }
+    Ok(serde_json::to_string(&(&key.unit, seconds(key.window)?, &key.dims))?)
+}
+
+fn read(conn: &Connection, base: &str, start: i64) -> rusqlite::Result<Option<Row>> {
+    conn.prepare_cached("SELECT n, used, reserved, version FROM counters WHERE base = ?1 AND start = ?2")?
+        .query_row(params![base, start], row)
+        .optional()
+}
+
+fn row(row: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
+    Ok(Row { n: row.get(0)?, used: row.get(1)?, reserved: row.get(2)?, version: row.get(3)? })
+}
+
+/// A counter in its present window.
+pub(crate) fn value(conn: &Connection, counter: CounterKey, now: Timestamp) -> Outcome<CounterValue> {
+    let row = read(conn, &base(&counter)?, window_start(counter.window, now)?)?.unwrap_or_default();
+    Ok(CounterValue { counter, used: row.used, reserved: row.reserved, version: row.version })
+}
+
+impl Tx<'_> {
+    /// Refuse when a counter that was read has moved since.
+    pub(crate) fn compare(&self, read: &[CounterValue]) -> Outcome<()> {
+        for seen in read {
+            let present = value(self.conn, seen.counter.clone(), self.now)?;
+            if present.version != seen.version {
+                return Err(Refused::Contended.into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Check every limit, then reserve. Counters named twice are charged once; those of `held` are not charged again.
+    pub(crate) fn charge(&mut self, charges: &[Charge], reserve: &Amounts, held: &[Line]) -> Outcome<(Vec<Line>, Vec<Charged>)> {
+        let found = self.find(charges, reserve, held)?;
+        let mut lines = Vec::new();
+        let mut charged = Vec::new();
+        for counter in found.into_values().filter(|counter| !counter.held) {
+            let version = self.next_version()?;
+            let amount = counter.charged.amount;
+            let n = if let Some(row) = counter.row {
+                let reserved = row.reserved.checked_add(amount).ok_or_else(overflow)?;
+                self.write(row.n, row.used, reserved, version)?;
+                row.n
+            } else {
+                self.conn
+                    .prepare_cached("INSERT INTO counters (base, start, used, reserved, version) VALUES (?1, ?2, 0, ?3, ?4)")?
+                    .execute(params![counter.base, counter.start, amount, version])?;
+                self.conn.last_insert_rowid()
+            };
+            lines.push(Line(n, counter.charged.unit.clone()));
+            charged.push(counter.charged);
+        }
+        Ok((lines, charged))
+    }
+
+    fn find(&self, charges: &[Charge], reserve: &Amounts, held: &[Line]) -> Outcome<BTreeMap<String, Found>> {
+        let held = self.bases(held)?;
+        let mut found: BTreeMap<String, Found> = BTreeMap::new();
+        for charge in charges {
+            let key = &charge.counter;
+            let base = base(key)?;
+            let amount = reserve.get(&key.unit).copied().unwrap_or(0);
+            if !found.contains_key(&base) {
+                let before = held.get(&base);
+                let start = before.map_or_else(|| window_start(key.window, self.now), |start| Ok(*start))?;
+                let charged = Charged { unit: key.unit.clone(), window: seconds(key.window)?, start, dims: key.dims.clone(), amount };
+                let row = read(self.conn, &base, start)?;
+                let counter = Found { base: base.clone(), start, row, charged, held: before.is_some() };
+                found.insert(base.clone(), counter);
+            }
+            let Some(counter) = found.get(&base) else { continue };
+            let row = counter.row.unwrap_or_default();
+            let total = row.used.checked_add(row.reserved).ok_or_else(overflow)?;
+            // What a hold reserved is in the total already.
+            let others = if counter.held { total.saturating_sub(amount).max(0) } else { total };
+            if let Some(limit) = charge.max
+                && others.checked_add(amount).ok_or_else(overflow)? > limit
+            {
+                let (owner, unit) = (charge.owner.clone(), key.unit.clone());
+                return Err(Refused::BudgetExceeded { owner, unit, limit, used: others, asked: amount }.into());
+            }
+        }
+        Ok(found)
+    }
+
+    fn bases(&self, lines: &[Line]) -> Outcome<BTreeMap<String, i64>> {
+        let mut bases = BTreeMap::new();
+        for Line(n, _) in lines {
+            let (base, start) = self
+                .conn
+                .prepare_cached("SELECT base, start FROM counters WHERE n = ?1")?
+                .query_row([n], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            bases.insert(base, start);
+        }
+        Ok(bases)
+    }
+
+    /// Move every counter of an action from what it contributed before to what it contributes now.
+    pub(crate) fn shift(&mut self, before: &Spend, after: &Spend) -> Outcome<()> {
+        for Line(n, unit) in &after.lines {
+            let (had, has) = (before.share(unit)?, after.share(unit)?);
+            if had == has {
+                continue;
+            }
+            let row =
+                self.conn.prepare_cached("SELECT n, used, reserved, version FROM counters WHERE n = ?1")?.query_row([n], row).optional()?;
+            // A window that ended long ago is no longer kept: only the records tell of it.
+            let Some(row) = row else { continue };
+            let moved = |value: i64, from: i64, to: i64| value.checked_sub(from).and_then(|v| v.checked_add(to)).ok_or_else(overflow);
+            let used = moved(row.used, had.used, has.used)?;
+            let reserved = moved(row.reserved, had.reserved, has.reserved)?;
+            if used < 0 || reserved < 0 {
+                return Err(Fault::Stored(format!("counter {n} would be negative")));
+            }
+            let version = self.next_version()?;
+            self.write(*n, used, reserved, version)?;
+        }
+        Ok(())
+    }
+
+    fn write(&self, n: i64, used: i64, reserved: i64, version: i64) -> Outcome<()> {
+        used.checked_add(reserved).ok_or_else(overflow)?;
+        self.conn
+            .prepare_cached("UPDATE counters SET used = ?2, reserved = ?3, version = ?4 WHERE n = ?1")?
+            .execute([n, used, reserved, version])?;
+        Ok(())
+    }
+
+    /// The next version; the highest ever given is kept when counters are pruned.
+    fn next_version(&mut self) -> Outcome<i64> {
+        let last = match self.cache.version {
+            Some(version) => version,
+            None => self.highest_version()?,
+        };
+        let next = last.checked_add(1).ok_or_else(overflow)?;
+        self.cache.version = Some(next);
+        Ok(next)
+    }
+
+    fn highest_version(&self) -> Outcome<i64> {
+        let sql = "SELECT max(coalesce((SELECT max(version) FROM counters), 0),
+                              coalesce((SELECT value FROM meta WHERE name = 'version'), 0))";
+        Ok(self.conn.query_row(sql, [], |row| row.get(0))?)
+    }
+
+    /// Drop counters of windows that ended before a time and hold no reservation.
+    pub(crate) fn prune_counters(&mut self, ended_before: Timestamp) -> Outcome<()> {
+        let dropped = self
+            .conn
+            .prepare_cached(
+                "SELECT n FROM counters WHERE start > 0 AND reserved = 0
+               AND start + json_extract(base, '$[1]') < ?1 LIMIT 1000",
+            )?
+            .query_map([ended_before.as_second()], |row| row.get::<_, i64>(0))?
+            .collect::<rusqlite::Result<Vec<_>>>()?;
+        if dropped.is_empty() {
+            return Ok(());
+        }
+        let version = self.highest_version()?;
+        self.conn.execute("INSERT INTO meta VALUES ('version', ?1) ON CONFLICT (name) DO UPDATE SET value = ?1", [version])?;
+        for n in dropped {
+            self.conn.prepare_cached("DELETE FROM counters WHERE n = ?1")?.execute([n])?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,263 @@
+//! The handle: checks and digests on the caller's side, the rest by the writer or a reader.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::attempts::{self, Which};
+use crate::canonical::canonical;
+use crate::chain::Tx;
+use crate::clock::Clock;
+use crate::counters;
+use crate::fault::{Outcome, invalid};
+use crate::keys::{self, Key, Keys};
+use crate::open::{Config, OpenError, open};
+use crate::read::{self, Pool};
+use crate::record::Record;
+use crate::types::{
+    Attempt, Begin, Begun, CounterKey, CounterValue, Held, Hold, KeyedDigest, Note, OrgId, Refused, Release, Settle, Settled,
+};
+use crate::verbs::definition::{Defined, Definition};
+use crate::verbs::{self, body};
+use crate::verify::Head;
+use crate::writer::{Call, Message, Writer};
+
+/// The ledger. Clones share one writer; the last one dropped closes it.
+#[derive(Clone)]
+pub struct Ledger {
+    queue: mpsc::Sender<Message>,
+    pool: Arc<Pool>,
+    keys: Arc<Keys>,
+    clock: Arc<dyn Clock>,
+}
+
+impl std::fmt::Debug for Ledger {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ledger").field("pool", &self.pool).finish_non_exhaustive()
+    }
+}
+
+impl Ledger {
+    /// Open the ledger: take its lock, migrate it, check that its chains end where their heads say.
+    ///
+    /// # Errors
+    /// See [`OpenError`]; [`OpenError::Locked`] when another process has it open.
+    #[allow(clippy::needless_pass_by_value)] // settings are handed over
+    pub fn open(config: Config, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
+        let opened = open(&config)?;
+        let (queue, inbox) = mpsc::channel(config.queue);
+        let writer = Writer { conn: opened.conn, lock: opened.lock, clock: Arc::clone(&clock), max_batch: config.max_batch };
+        std::thread::Builder::new().name("ledger-writer".to_owned()).spawn(move || writer.run(inbox)).map_err(OpenError::Thread)?;
+        Ok(Self { queue, pool: Arc::new(Pool::new(opened.path)), keys: Arc::default(), clock })
+    }
+
+    /// Raise the epoch: writers with an older one are refused from now on. Each write below also raises it, if its
+    /// epoch is newer.
+    ///
+    /// # Errors
+    /// [`Refused::Fenced`] when the ledger's epoch is newer, or the ledger cannot write.
+    pub async fn fence(&self, epoch: i64) -> Result<(), Refused> {
+        self.write(move |tx| tx.fence(epoch)).await
+    }
+
+    /// Reserve without permission to run.
+    ///
+    /// # Errors
+    /// See [`Refused`].
+    pub async fn hold(&self, epoch: i64, hold: Hold) -> Result<Held, Refused> {
+        let input = self.input(&hold.subject.org, &hold.subject.input).await?;
+        self.write(move |tx| verbs::hold::hold(tx, epoch, hold, input)).await
+    }
+
+    /// Turn a hold into a start, or reserve and start. When this returns, the start is on disk.
+    ///
+    /// # Errors
+    /// See [`Refused`].
+    pub async fn begin(&self, epoch: i64, begin: Begin) -> Result<Begun, Refused> {
+        let resume = body("resume data", &begin.resume)?;
+        let input = self.input(&begin.subject.org, &begin.subject.input).await?;
+        self.write(move |tx| verbs::begin::begin(tx, epoch, begin, input, resume)).await
+    }
+
+    /// Say what became of an action that began, or of a part of it.
+    ///
+    /// # Errors
+    /// See [`Refused`].
+    pub async fn settle(&self, epoch: i64, settle: Settle) -> Result<Settled, Refused> {
+        let result = match &settle.result {
+            None => None,
+            Some(result) => {
+                let text = body("the result", result)?;
+                let key = self.find_key(&settle.org.uid).await?;
+                let key = key.ok_or_else(|| Refused::NotFound { id: settle.id.clone() })?;
+                let digest = key.digest(&text)?;
+                Some((text, digest))
+            }
+        };
+        self.write(move |tx| verbs::settle::settle(tx, epoch, settle, result)).await
+    }
+
+    /// Give a hold back. Returns the sequence of the record.
+    ///
+    /// # Errors
+    /// See [`Refused`].
+    pub async fn release(&self, epoch: i64, release: Release) -> Result<i64, Refused> {
+        self.write(move |tx| verbs::release::release(tx, epoch, &release)).await
+    }
+
+    /// Record what reserves nothing. Returns the sequence of the record.
+    ///
+    /// # Errors
+    /// See [`Refused`].
+    pub async fn note(&self, epoch: i64, note: Note) -> Result<i64, Refused> {
+        let input = match &note.subject {
+            Some(subject) if !subject.input.is_null() => Some(self.input(&subject.org, &subject.input).await?),
+            _ => None,
+        };
+        self.write(move |tx| verbs::note::note(tx, epoch, note, input)).await
+    }
+
+    /// Keep a definition's version, and record that it came into force, changed, or went. Nothing is written
+    /// when it is what is in force already.
+    ///
+    /// # Errors
+    /// See [`Refused`].
+    pub async fn definition(&self, epoch: i64, definition: Definition) -> Result<Defined, Refused> {
+        let text = definition.body.as_ref().map(|value| body("the definition", value)).transpose()?;
+        self.write(move |tx| verbs::definition::define(tx, epoch, definition, text)).await
+    }
+
+    /// A definition's body by its digest.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read.
+    pub async fn definition_body(&self, org: &OrgId, digest: &str) -> Result<Option<Value>, Refused> {
+        let (uid, digest) = (org.uid.clone(), digest.to_owned());
+        self.pool.read(move |conn| Ok(read::definition(conn, &uid, &digest)?.map(|text| serde_json::from_str(&text)).transpose()?)).await
+    }
+
+    /// Lapse holds whose time is over (reason `HoldExpired`) and return them, at most 1,000 a call; drop results
+    /// and callers' keys after a day. To be called now and then.
+    ///
+    /// # Errors
+    /// See [`Refused`].
+    pub async fn expire(&self, epoch: i64) -> Result<Vec<Attempt>, Refused> {
+        self.write(move |tx| verbs::expire::expire(tx, epoch)).await
+    }
+
+    /// Counters in their present windows, all as of one moment, with versions for [`Begin::read`].
+    ///
+    /// # Errors
+    /// When the ledger cannot be read.
+    pub async fn counters(&self, keys: Vec<CounterKey>) -> Result<Vec<CounterValue>, Refused> {
+        let now = self.clock.now();
+        self.pool.read(move |conn| keys.into_iter().map(|key| counters::value(conn, key, now)).collect()).await
+    }
+
+    /// An action by its id.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read.
+    pub async fn attempt(&self, org: &OrgId, id: &str) -> Result<Option<Attempt>, Refused> {
+        let (uid, id) = (org.uid.clone(), id.to_owned());
+        self.pool.read(move |conn| Ok(attempts::list(conn, &Which::Id(&uid, &id))?.pop())).await
+    }
+
+    /// Actions held or begun, for recovery and the reaper.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read.
+    pub async fn open_attempts(&self) -> Result<Vec<Attempt>, Refused> {
+        self.pool.read(|conn| attempts::list(conn, &Which::Open)).await
+    }
+
+    /// The action that a caller's idempotency key stands for.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read.
+    pub async fn by_idempotency(&self, org: &OrgId, caller: &str, verb: &str, key: &str) -> Result<Option<Attempt>, Refused> {
+        let [uid, caller, verb, key] = [&org.uid, caller, verb, key].map(str::to_owned);
+        self.pool.read(move |conn| Ok(attempts::list(conn, &Which::Key(&uid, &caller, &verb, &key))?.pop())).await
+    }
+
+    /// Digest of a canonical text under the Org's key, which is made on first use.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read or written.
+    pub async fn digest(&self, org: &OrgId, canonical: &str) -> Result<KeyedDigest, Refused> {
+        self.key(org).await?.digest(canonical)
+    }
+
+    /// The end of an Org's chain.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read.
+    pub async fn head(&self, org: &OrgId) -> Result<Option<Head>, Refused> {
+        let uid = org.uid.clone();
+        self.pool.read(move |conn| read::head(conn, &uid)).await
+    }
+
+    /// Records of an Org's chain from a sequence on, at most `limit` and at most 10,000.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read.
+    pub async fn export(&self, org: &OrgId, from_seq: i64, limit: i64) -> Result<Vec<Record>, Refused> {
+        let uid = org.uid.clone();
+        self.pool.read(move |conn| read::export(conn, &uid, from_seq, limit)).await
+    }
+
+    /// The Orgs that have a chain.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read.
+    pub async fn orgs(&self) -> Result<Vec<OrgId>, Refused> {
+        self.pool.read(read::orgs).await
+    }
+
+    /// Finish what was asked before, close the database and release its lock. Later calls are refused.
+    pub async fn close(&self) {
+        let (done, closed) = oneshot::channel();
+        self.pool.close();
+        if self.queue.send(Message::Close(done)).await.is_ok() {
+            let _ = closed.await;
+        }
+    }
+
+    async fn write<T: Send + 'static>(&self, work: impl FnOnce(&mut Tx<'_>) -> Outcome<T> + Send + 'static) -> Result<T, Refused> {
+        let closed = || Refused::LedgerUnavailable { what: "the ledger is closed".to_owned() };
+        let (job, answer) = Call::queued(work);
+        self.queue.send(Message::Run(job)).await.map_err(|_| closed())?;
+        answer.await.map_err(|_| closed())?
+    }
+
+    async fn input(&self, org: &OrgId, input: &Value) -> Result<KeyedDigest, Refused> {
+        let text = canonical(input).map_err(|e| Refused::from(invalid(e.to_string())))?;
+        if text.len() > verbs::MAX_BODY {
+            return Err(invalid("the input is larger than 1 MiB").into());
+        }
+        self.key(org).await?.digest(&text)
+    }
+
+    async fn find_key(&self, uid: &str) -> Result<Option<Key>, Refused> {
+        if let Some(key) = self.keys.get(uid) {
+            return Ok(Some(key));
+        }
+        let wanted = uid.to_owned();
+        let key = self.pool.read(move |conn| keys::find(conn, &wanted)).await?;
+        if let Some(key) = &key {
+            self.keys.keep(uid, key);
+        }
+        Ok(key)
+    }
+
+    async fn key(&self, org: &OrgId) -> Result<Key, Refused> {
+        if let Some(key) = self.find_key(&org.uid).await? {
+            return Ok(key);
+        }
+        let wanted = org.clone();
+        let key = self.write(move |tx| tx.key(&wanted)).await?;
+        self.keys.keep(&org.uid, &key);
+        Ok(key)
+    }
+}

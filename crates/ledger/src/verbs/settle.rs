@@ -1,0 +1,158 @@
+//! `settle`: what became of an action that began, and what it used; in parts, and once for all.
+//!
+//! Each part states what was used since the part before. The first last part stands: any later one answers as
+//! it did and writes nothing, but for a person's resolution of an unknown outcome. Use beyond the reservation
+//! is counted and recorded, never lost.
+
+use rusqlite::params;
+use serde::Deserialize;
+
+use crate::attempts::{self, AttemptRow};
+use crate::chain::{OrgRow, Tx, micros, position};
+use crate::fault::{Fault, Outcome as Done, invalid};
+use crate::record::{Cost, Entry, kind};
+use crate::spend::Phase;
+use crate::types::{Actor, Amounts, KeyedDigest, Outcome, Refused, Settle, Settled, State, Target, unit};
+use crate::verbs::{check_amounts, check_name, lift_facts};
+
+/// How long a result is kept for collection.
+const RESULT_KEPT_MICROS: i64 = 24 * 3600 * 1_000_000;
+
+/// A result ready to be kept: canonical text and digest.
+pub(crate) type ResultBody = (String, KeyedDigest);
+
+/// Settle.
+pub(crate) fn settle(tx: &mut Tx<'_>, epoch: i64, settle: Settle, result: Option<ResultBody>) -> Done<Settled> {
+    tx.fence(epoch)?;
+    check(&settle)?;
+    let not_found = || Fault::from(Refused::NotFound { id: settle.id.clone() });
+    let org = tx.find_org(&settle.org.uid)?.ok_or_else(not_found)?;
+    let row = attempts::find(tx.conn, org.n, &settle.id)?.ok_or_else(not_found)?;
+    let digest = result.as_ref().map(|(_, digest)| digest.clone());
+    match row.state {
+        State::Held | State::Released => Err(not_found()),
+        State::Begun if settle.resolution => Err(invalid("only an unknown outcome can be resolved")),
+        State::Begun => write(tx, &org, row, settle, result),
+        State::Settled if settle.resolution && row.outcome == Some(Outcome::Unknown) => write(tx, &org, row, settle, result),
+        State::Settled => Ok(Settled { seq: row.last_seq, result: row.result.or(digest), outcome: row.outcome }),
+    }
+}
+
+fn check(settle: &Settle) -> Done<()> {
+    check_name("the id", &settle.id)?;
+    check_amounts(&settle.used)?;
+    if settle.last != settle.outcome.is_some() {
+        return Err(invalid("the last part, and only it, has an outcome"));
+    }
+    if settle.result.is_some() && !settle.last {
+        return Err(invalid("only the last part has a result"));
+    }
+    if settle.resolution && !matches!(settle.outcome, Some(Outcome::Done | Outcome::NotDone)) {
+        return Err(invalid("a resolution says Done or NotDone"));
+    }
+    Ok(())
+}
+
+fn write(tx: &mut Tx<'_>, org: &OrgRow, mut row: AttemptRow, settle: Settle, result: Option<ResultBody>) -> Done<Settled> {
+    let before = row.spend.clone();
+    let excess = match settle.outcome {
+        Some(outcome) if settle.resolution => row.spend.resolve(outcome, &settle.used)?,
+        _ => row.spend.add(&settle.used)?,
+    };
+    if let Some(outcome) = settle.outcome {
+        row.spend.phase = if outcome == Outcome::Unknown { Phase::Unknown } else { Phase::Fixed };
+    }
+    tx.shift(&before, &row.spend)?;
+
+    let mut record = carried(tx, org, &row)?;
+    record.kind = if settle.resolution { kind::RESOLUTION } else { kind::SETTLE }.to_owned();
+    record.action.clone_from(&row.id);
+    record.verb.clone_from(&row.verb);
+    record.input = Some(row.input.clone());
+    record.cost = cost(&settle.used);
+    record.excess = excess;
+    record.used = settle.used;
+    record.reason.clone_from(&settle.reason);
+    record.message.clone_from(&settle.message);
+    record.executor.clone_from(&row.executor);
+    record.by = settle.by;
+    if settle.last {
+        record.counted = row.spend.counted()?;
+        record.outcome = settle.outcome.map(|o| format!("{o:?}")).unwrap_or_default();
+        record.duration_ms = row.begun.map(|begun| (micros(tx.now) - micros(begun)) / 1000);
+        record.result = result.as_ref().map(|(_, digest)| digest.clone());
+        row.state = State::Settled;
+        row.outcome = settle.outcome;
+        row.resolved = settle.resolution;
+        row.reason = settle.reason;
+        row.message = settle.message;
+        row.facts = serde_json::to_string(&settle.facts)?;
+        row.result = record.result.clone().or(row.result);
+    }
+    lift_facts(&mut record, settle.facts);
+    row.last_seq = tx.append(&org.id.uid, record)?;
+    attempts::update(tx.conn, &row)?;
+    if let Some((text, _)) = result {
+        tx.conn.prepare_cached("INSERT OR REPLACE INTO results VALUES (?1, ?2, ?3)")?.execute(params![
+            row.n,
+            micros(tx.now).saturating_add(RESULT_KEPT_MICROS),
+            text
+        ])?;
+    }
+    Ok(Settled { seq: row.last_seq, result: row.result, outcome: row.outcome })
+}
+
+/// What a settle or release record repeats of the record that started the action.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Carried {
+    actor: Option<Actor>,
+    target: Option<Target>,
+    trace: String,
+    task: String,
+    job_space: String,
+    context: String,
+    contract: String,
+    workflow_run: String,
+    workflow_node: String,
+    tool_digest: String,
+    agent_digest: String,
+    provider: String,
+    model: String,
+    price_version: String,
+}
+
+/// A record that repeats who, what and where of the action.
+pub(crate) fn carried(tx: &Tx<'_>, org: &OrgRow, row: &AttemptRow) -> Done<Entry> {
+    let pos = position(org.n, row.begin_seq.unwrap_or(row.first_seq))?;
+    let text: String = tx.conn.prepare_cached("SELECT text FROM records WHERE pos = ?1")?.query_row([pos], |row| row.get(0))?;
+    let from: Carried = serde_json::from_str(&text)?;
+    Ok(Entry {
+        actor: from.actor,
+        target: from.target,
+        trace: from.trace,
+        task: from.task,
+        job_space: from.job_space,
+        context: from.context,
+        contract: from.contract,
+        workflow_run: from.workflow_run,
+        workflow_node: from.workflow_node,
+        tool_digest: from.tool_digest,
+        agent_digest: from.agent_digest,
+        provider: from.provider,
+        model: from.model,
+        price_version: from.price_version,
+        ..Entry::default()
+    })
+}
+
+fn cost(used: &Amounts) -> Option<Cost> {
+    let of = |unit: &str| used.get(unit).copied().unwrap_or(0);
+    let cost = Cost {
+        tokens_in: of(unit::TOKENS_IN),
+        tokens_out: of(unit::TOKENS_OUT),
+        tokens_cached: of(unit::TOKENS_CACHED),
+        micro_usd: of(unit::MICRO_USD),
+    };
+    (cost != Cost::default()).then_some(cost)
+}
