@@ -11,7 +11,7 @@ use tokio::{
     sync::Notify,
 };
 
-use crate::{mask::Masks, tail::Tail};
+use crate::{edge::Input, mask::Masks, tail::Tail};
 
 /// Most of stdout that is taken: the largest result that Polity accepts.
 pub const MAX_STDOUT: usize = 1024 * 1024;
@@ -47,8 +47,8 @@ enum End {
 }
 
 /// Runs the command to its end. `stopped` completes when the Pod is asked to end.
-pub async fn run(command: &[String], input: &[u8], timeout: Duration, masks: &Masks, stopped: impl Future<Output = ()>) -> Report {
-    let mut child = match spawn(command) {
+pub async fn run(command: &[String], input: &Input, timeout: Duration, masks: &Masks, stopped: impl Future<Output = ()>) -> Report {
+    let mut child = match spawn(command, input.traceparent.as_deref()) {
         Ok(child) => child,
         Err(e) => {
             let program = command.first().map_or("", String::as_str);
@@ -61,30 +61,34 @@ pub async fn run(command: &[String], input: &[u8], timeout: Duration, masks: &Ma
     let mut tail = Tail::new(MAX_STDERR_TAIL, masks.longest());
     let too_large = Notify::new();
     let end = {
-        let mut pipes = Box::pin(pump(&mut child, input, &mut stdout, &mut tail, &too_large));
-        let end = watch(&mut child, pipes.as_mut(), &too_large, timeout, stopped).await;
+        let mut pipes = Box::pin(pump(&mut child, &input.text, &mut stdout, &mut tail, &too_large));
+        let (end, open) = watch(&mut child, pipes.as_mut(), &too_large, timeout, stopped).await;
         if let Some(group) = group {
             // Fails only when nobody is left in the group.
             let _ = kill_process_group(group, Signal::KILL);
         }
-        let _ = tokio::time::timeout(PIPE_GRACE, pipes).await;
+        if open {
+            let _ = tokio::time::timeout(PIPE_GRACE, pipes).await;
+        }
         end
     };
+    let timed_out = matches!(end, End::TimedOut);
+    let overflow = matches!(end, End::TooLarge);
     let status = match end {
         End::Exited(status) => status,
         End::TooLarge | End::TimedOut | End::Stopped => child.wait().await,
     };
-    let too_large = matches!(end, End::TooLarge) || stdout.len() > MAX_STDOUT;
+    let too_large = overflow || stdout.len() > MAX_STDOUT;
     Report {
         exit_code: status.as_ref().map_or(CANNOT_START, exit_code),
         stdout: if too_large { String::new() } else { String::from_utf8_lossy(&stdout).into_owned() },
         stderr_tail: tail.text(masks),
-        timed_out: matches!(end, End::TimedOut),
+        timed_out,
         too_large,
     }
 }
 
-fn spawn(command: &[String]) -> std::io::Result<Child> {
+fn spawn(command: &[String], traceparent: Option<&str>) -> std::io::Result<Child> {
     let (program, arguments) = command.split_first().ok_or_else(|| std::io::Error::other("no command"))?;
     let mut child = Command::new(program);
     child.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).kill_on_drop(true);
@@ -92,6 +96,9 @@ fn spawn(command: &[String]) -> std::io::Result<Child> {
         if name.to_string_lossy().starts_with("POLITY_") {
             child.env_remove(name);
         }
+    }
+    if let Some(traceparent) = traceparent {
+        child.env("TRACEPARENT", traceparent);
     }
     child.spawn()
 }
@@ -137,22 +144,23 @@ async fn capture(from: impl AsyncRead + Unpin, stdout: &mut Vec<u8>, too_large: 
     }
 }
 
+/// Waits for whatever ends the command, and tells whether its pipes are still open.
 async fn watch(
     child: &mut Child,
     mut pipes: std::pin::Pin<&mut (impl Future<Output = ()> + ?Sized)>,
     too_large: &Notify,
     timeout: Duration,
     stopped: impl Future<Output = ()>,
-) -> End {
+) -> (End, bool) {
     let deadline = tokio::time::sleep(timeout);
     tokio::pin!(deadline, stopped);
     let mut open = true;
     loop {
         tokio::select! {
-            status = child.wait() => return End::Exited(status),
-            () = too_large.notified() => return End::TooLarge,
-            () = &mut deadline => return End::TimedOut,
-            () = &mut stopped => return End::Stopped,
+            status = child.wait() => return (End::Exited(status), open),
+            () = too_large.notified() => return (End::TooLarge, open),
+            () = &mut deadline => return (End::TimedOut, open),
+            () = &mut stopped => return (End::Stopped, open),
             () = &mut pipes, if open => open = false,
         }
     }

@@ -31,6 +31,21 @@ pub enum EdgeError {
     GaveUp { what: &'static str, seconds: u64, last: String },
 }
 
+/// What the command gets.
+pub struct Input {
+    /// JSON, for its stdin.
+    pub text: Vec<u8>,
+    /// W3C trace context, for its environment (`TRACEPARENT`).
+    pub traceparent: Option<String>,
+}
+
+/// One answer of the edge.
+struct Answer {
+    status: StatusCode,
+    body: Vec<u8>,
+    traceparent: Option<String>,
+}
+
 /// The edge, for one call.
 pub struct Edge {
     client: Client,
@@ -63,8 +78,9 @@ impl Edge {
     }
 
     /// The input. Core may not know the run yet, so "not found" is asked again.
-    pub async fn input(&self, patience: Duration) -> Result<Vec<u8>, EdgeError> {
-        self.exchange("fetching the input", Method::GET, "input", None, patience).await
+    pub async fn input(&self, patience: Duration) -> Result<Input, EdgeError> {
+        let answer = self.exchange("fetching the input", Method::GET, "input", None, patience).await?;
+        Ok(Input { text: answer.body, traceparent: answer.traceparent })
     }
 
     /// Posts the result until it is accepted. The same result again is accepted again.
@@ -81,13 +97,20 @@ impl Edge {
         }
     }
 
-    async fn exchange(&self, what: &'static str, method: Method, verb: &str, body: Option<Vec<u8>>, patience: Duration) -> Result<Vec<u8>, EdgeError> {
+    async fn exchange(
+        &self,
+        what: &'static str,
+        method: Method,
+        verb: &str,
+        body: Option<Vec<u8>>,
+        patience: Duration,
+    ) -> Result<Answer, EdgeError> {
         let started = Instant::now();
         let mut pause = FIRST_PAUSE;
         loop {
             let last = match self.once(method.clone(), verb, body.clone()).await {
-                Ok((status, body)) if status.is_success() => return Ok(body),
-                Ok((status, body)) => {
+                Ok(answer) if answer.status.is_success() => return Ok(answer),
+                Ok(Answer { status, body, .. }) => {
                     let body = String::from_utf8_lossy(body.get(..body.len().min(500)).unwrap_or_default()).into_owned();
                     if is_final(status) {
                         return Err(EdgeError::Refused { what, status, body });
@@ -104,13 +127,14 @@ impl Edge {
         }
     }
 
-    async fn once(&self, method: Method, verb: &str, body: Option<Vec<u8>>) -> Result<(StatusCode, Vec<u8>), String> {
+    async fn once(&self, method: Method, verb: &str, body: Option<Vec<u8>>) -> Result<Answer, String> {
         let token = tokio::fs::read_to_string(&self.token_file).await.map_err(|e| format!("token {}: {e}", self.token_file.display()))?;
         let mut request = self.client.request(method, format!("{}/{verb}", self.run)).bearer_auth(token.trim());
         if let Some(body) = body {
             request = request.header("content-type", "application/json").body(body);
         }
         let mut answer = request.send().await.map_err(chain)?;
+        let traceparent = answer.headers().get("traceparent").and_then(|v| v.to_str().ok()).map(str::to_owned);
         let mut bytes = Vec::new();
         while let Some(chunk) = answer.chunk().await.map_err(chain)? {
             if bytes.len() + chunk.len() > MAX_INPUT {
@@ -118,7 +142,7 @@ impl Edge {
             }
             bytes.extend_from_slice(&chunk);
         }
-        Ok((answer.status(), bytes))
+        Ok(Answer { status: answer.status(), body: bytes, traceparent })
     }
 }
 
