@@ -134,7 +134,10 @@ mod tests {
             output: ShimOutput { exit_code: 3, stdout: "{}".into(), stderr_tail: String::new(), timed_out: false, too_large: false },
         };
         let json = serde_json::to_value(&result).unwrap();
-        assert_eq!(json, serde_json::json!({"podName": "call-1", "podUid": "u", "namespace": "acme", "exitCode": 3, "stdout": "{}", "stderrTail": ""}));
+        assert_eq!(
+            json,
+            serde_json::json!({"podName": "call-1", "podUid": "u", "namespace": "acme", "exitCode": 3, "stdout": "{}", "stderrTail": ""})
+        );
         assert_eq!(serde_json::from_value::<ShimResult>(json).unwrap(), result);
     }
 }

@@ -1,0 +1,143 @@
+//! Who a bearer token is: asked of the API server (TokenReview with our audience), kept for at most 30 s.
+//!
+//! A failure is an error, never an identity, and is not kept: the next request asks again. Tokens are kept as SHA-256 only.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, UserInfo};
+use kube::{Api, Client, api::PostParams};
+use polity_api::{caller::Caller, names};
+use sha2::{Digest, Sha256};
+use tokio::time::{Instant, timeout};
+
+/// Longest that an identity is kept.
+pub const MAX_AGE: Duration = Duration::from_secs(30);
+/// Most identities kept; beyond it, the oldest ones go.
+const MAX_KEPT: usize = 10_000;
+/// Longest token looked at. A real one has about 1 KiB.
+const MAX_TOKEN: usize = 16 * 1024;
+/// Longest wait for the API server.
+const REVIEW_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Why there is no identity.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// No token, or one that nobody would issue.
+    #[error("no usable bearer token")]
+    NoToken,
+    /// The API server does not accept it for audience `polity`.
+    #[error("token refused: {0}")]
+    Refused(String),
+    /// The API server cannot be asked.
+    #[error("cannot review the token: {0}")]
+    Unavailable(String),
+}
+
+/// Finds out who a token is.
+pub struct Identities {
+    api: Api<TokenReview>,
+    kept: Mutex<HashMap<[u8; 32], (Instant, Arc<Caller>)>>,
+}
+
+impl Identities {
+    /// Asks with this client.
+    #[must_use]
+    pub fn new(client: Client) -> Self {
+        Self { api: Api::all(client), kept: Mutex::default() }
+    }
+
+    /// The caller behind an `Authorization` header value (`Bearer …`).
+    ///
+    /// # Errors
+    /// As `caller`.
+    pub async fn of_header(&self, value: Option<&str>) -> Result<Arc<Caller>, IdentityError> {
+        let (scheme, token) = value.and_then(|v| v.split_once(' ')).ok_or(IdentityError::NoToken)?;
+        if !scheme.eq_ignore_ascii_case("bearer") {
+            return Err(IdentityError::NoToken);
+        }
+        self.caller(token.trim()).await
+    }
+
+    /// The caller behind a token, with Pod name and uid when it is bound to one. `via` and `chain` are empty.
+    ///
+    /// # Errors
+    /// When there is none, or nobody can tell.
+    pub async fn caller(&self, token: &str) -> Result<Arc<Caller>, IdentityError> {
+        if token.is_empty() || token.len() > MAX_TOKEN || !token.bytes().all(|b| b.is_ascii_graphic()) {
+            return Err(IdentityError::NoToken);
+        }
+        let key: [u8; 32] = Sha256::digest(token.as_bytes()).into();
+        if let Some(caller) = self.kept(&key) {
+            return Ok(caller);
+        }
+        // The age counts from before the question: the answer is no younger.
+        let asked = Instant::now();
+        let caller = Arc::new(self.review(token).await?);
+        self.keep(key, asked, caller.clone());
+        Ok(caller)
+    }
+
+    async fn review(&self, token: &str) -> Result<Caller, IdentityError> {
+        let review = TokenReview {
+            spec: TokenReviewSpec { token: Some(token.to_owned()), audiences: Some(vec![names::AUDIENCE.to_owned()]) },
+            ..TokenReview::default()
+        };
+        let answer = timeout(REVIEW_TIMEOUT, self.api.create(&PostParams::default(), &review)).await;
+        match answer {
+            Ok(Ok(review)) => accepted(review),
+            Ok(Err(error)) => Err(IdentityError::Unavailable(error.to_string())),
+            Err(_) => Err(IdentityError::Unavailable("no answer in time".to_owned())),
+        }
+    }
+
+    fn kept(&self, key: &[u8; 32]) -> Option<Arc<Caller>> {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.get(key).filter(|(since, _)| since.elapsed() < MAX_AGE).map(|(_, caller)| caller.clone())
+    }
+
+    fn keep(&self, key: [u8; 32], asked: Instant, caller: Arc<Caller>) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() >= MAX_KEPT {
+            kept.retain(|_, (since, _)| since.elapsed() < MAX_AGE);
+        }
+        if kept.len() >= MAX_KEPT {
+            kept.clear();
+        }
+        kept.insert(key, (asked, caller));
+    }
+}
+
+/// The caller that a review tells, if it accepts the token for our audience.
+fn accepted(review: TokenReview) -> Result<Caller, IdentityError> {
+    let status = review.status.ok_or_else(|| IdentityError::Unavailable("the review has no status".to_owned()))?;
+    if status.authenticated != Some(true) {
+        return Err(IdentityError::Refused(status.error.unwrap_or_else(|| "not authenticated".to_owned())));
+    }
+    // An authenticator that knows no audiences leaves the list empty: such a token was issued for the API server, not for us.
+    if !status.audiences.is_some_and(|list| list.iter().any(|a| a == names::AUDIENCE)) {
+        return Err(IdentityError::Refused(format!("not issued for audience {}", names::AUDIENCE)));
+    }
+    let user = status.user.ok_or_else(|| IdentityError::Refused("the review names no user".to_owned()))?;
+    caller_of(user).ok_or_else(|| IdentityError::Refused("the review names no user".to_owned()))
+}
+
+/// A caller from what the API server says of a user; None without a username.
+#[must_use]
+pub fn caller_of(user: UserInfo) -> Option<Caller> {
+    let username = user.username.filter(|name| !name.is_empty())?;
+    let mut extra = user.extra.unwrap_or_default();
+    let mut one = |key: &str| extra.remove(key).filter(|values| values.len() == 1).and_then(|mut values| values.pop());
+    Some(Caller {
+        username,
+        uid: user.uid.filter(|uid| !uid.is_empty()),
+        groups: user.groups.unwrap_or_default(),
+        pod_name: one("authentication.kubernetes.io/pod-name"),
+        pod_uid: one("authentication.kubernetes.io/pod-uid"),
+        via: None,
+        chain: Vec::new(),
+    })
+}
