@@ -133,10 +133,10 @@ impl Edge {
         if let Some(body) = body {
             request = request.header("content-type", "application/json").body(body);
         }
-        let mut answer = request.send().await.map_err(chain)?;
+        let mut answer = request.send().await.map_err(|e| chain(&e))?;
         let traceparent = answer.headers().get("traceparent").and_then(|v| v.to_str().ok()).map(str::to_owned);
         let mut bytes = Vec::new();
-        while let Some(chunk) = answer.chunk().await.map_err(chain)? {
+        while let Some(chunk) = answer.chunk().await.map_err(|e| chain(&e))? {
             if bytes.len() + chunk.len() > MAX_INPUT {
                 return Err(format!("the answer has more than {MAX_INPUT} bytes"));
             }
@@ -152,9 +152,9 @@ fn is_final(status: StatusCode) -> bool {
 }
 
 /// An error with its causes; the outermost alone says little.
-fn chain(error: reqwest::Error) -> String {
+fn chain(error: &reqwest::Error) -> String {
     let mut text = error.to_string();
-    let mut cause = std::error::Error::source(&error);
+    let mut cause = std::error::Error::source(error);
     while let Some(inner) = cause {
         text = format!("{text}: {inner}");
         cause = inner.source();

@@ -1,4 +1,5 @@
 //! The real binary against a scripted fake edge on HTTPS: what it fetches, runs, posts, and how it ends.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed expectation is how a test fails")]
 
 use std::{
     collections::VecDeque,

@@ -1,2 +1,30 @@
-//! polity-worker
-fn main() {}
+//! `polity-worker`: an agent without a model, for examples and tests. `scripted` makes the calls that it was told to make, one after
+//! the other, and says in its log what became of each. It decides nothing and never goes round a denial.
+
+mod call;
+mod client;
+mod identity;
+mod line;
+mod scripted;
+
+use clap::Parser as _;
+
+/// An agent without a model, for examples and tests.
+#[derive(clap::Parser)]
+#[command(name = "polity-worker", version)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    /// Make the given calls in turn, tell what became of each, then stay idle.
+    Scripted(scripted::Settings),
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> anyhow::Result<()> {
+    let Args { command: Command::Scripted(settings) } = Args::parse();
+    scripted::run(&settings).await
+}
