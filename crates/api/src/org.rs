@@ -35,7 +35,7 @@ use crate::schema;
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = ("has(self.parentRef) == has(oldSelf.parentRef) && (!has(self.parentRef) || self.parentRef.name == oldSelf.parentRef.name)", "parentRef is immutable: an Org never moves"),
-    validation = ("has(self.namespace) == has(oldSelf.namespace) && (!has(self.namespace) || self.namespace == oldSelf.namespace)", "namespace is immutable")
+    validation = ("has(self.__namespace__) == has(oldSelf.__namespace__) && (!has(self.__namespace__) || self.__namespace__ == oldSelf.__namespace__)", "namespace is immutable")
 )]
 pub struct OrgSpec {
     /// What this organisation is for.
