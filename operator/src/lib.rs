@@ -1,1 +1,5 @@
-//! polity-operator
+//! Core and `main` of the one server binary: lease, controllers, dispatch, Approvals, the server around the ledger.
+
+pub mod engine;
+pub mod lease;
+pub mod requeue;

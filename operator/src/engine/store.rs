@@ -1,0 +1,261 @@
+//! A cache of one kind that reads its own writes: answers to our writes go in beside watch events, and the newer one stays.
+//!
+//! Without that, a reconcile right after a write would see the old object and write again. Deleted objects leave a
+//! tombstone with their version, so that an answer that arrives late does not bring them back.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+};
+
+use kube::{Resource, core::DeserializeGuard};
+use tokio::sync::watch;
+
+use super::{Key, key_of};
+
+/// Tombstones kept at most; beyond that the oldest knowledge of deletions is dropped.
+const TOMBSTONES: usize = 4096;
+
+/// One cached object.
+#[derive(Debug)]
+enum Entry<K> {
+    Object(u64, Arc<K>),
+    /// Stored, but not decodable: its metadata and why.
+    Broken(u64, Arc<kube::core::error_boundary::InvalidObject>),
+    Gone(u64),
+}
+
+impl<K> Entry<K> {
+    fn version(&self) -> u64 {
+        match self {
+            Self::Object(version, _) | Self::Broken(version, _) | Self::Gone(version) => *version,
+        }
+    }
+}
+
+/// What a change did to one key.
+#[derive(Debug)]
+pub struct Change<K> {
+    /// Namespace and name.
+    pub key: Key,
+    /// Before; None: not known, or not decodable.
+    pub old: Option<Arc<K>>,
+    /// After; None: gone, or not decodable.
+    pub new: Option<Arc<K>>,
+}
+
+/// Cache of one kind.
+#[derive(Debug)]
+pub struct Store<K> {
+    entries: RwLock<BTreeMap<Key, Entry<K>>>,
+    /// Keys learned from our own writes since the list that is being read began: it may lack them.
+    learned: Mutex<BTreeSet<Key>>,
+    ready: watch::Sender<bool>,
+}
+
+impl<K> Default for Store<K> {
+    fn default() -> Self {
+        Self { entries: RwLock::default(), learned: Mutex::default(), ready: watch::Sender::new(false) }
+    }
+}
+
+impl<K: Resource> Store<K> {
+    fn read(&self) -> RwLockReadGuard<'_, BTreeMap<Key, Entry<K>>> {
+        self.entries.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, BTreeMap<Key, Entry<K>>> {
+        self.entries.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The object of that key, if it is there and decodable.
+    #[must_use]
+    pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<K>> {
+        match self.read().get(&(namespace.to_owned(), name.to_owned())) {
+            Some(Entry::Object(_, object)) => Some(object.clone()),
+            _ => None,
+        }
+    }
+
+    /// Metadata and error of an object that is stored but not decodable.
+    #[must_use]
+    pub fn broken(&self, namespace: &str, name: &str) -> Option<Arc<kube::core::error_boundary::InvalidObject>> {
+        match self.read().get(&(namespace.to_owned(), name.to_owned())) {
+            Some(Entry::Broken(_, invalid)) => Some(invalid.clone()),
+            _ => None,
+        }
+    }
+
+    /// Every object that is stored but not decodable.
+    #[must_use]
+    pub fn all_broken(&self) -> Vec<(Key, String)> {
+        let broken = |(key, entry): (&Key, &Entry<K>)| match entry {
+            Entry::Broken(_, invalid) => Some((key.clone(), invalid.error.clone())),
+            _ => None,
+        };
+        self.read().iter().filter_map(broken).collect()
+    }
+
+    /// Every object, sorted by key.
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<K>> {
+        self.read().values().filter_map(object).collect()
+    }
+
+    /// Every object of a namespace, sorted by name.
+    #[must_use]
+    pub fn in_namespace(&self, namespace: &str) -> Vec<Arc<K>> {
+        let from = (namespace.to_owned(), String::new());
+        self.read().range(from..).take_while(|((ns, _), _)| ns == namespace).filter_map(|(_, entry)| object(entry)).collect()
+    }
+
+    /// Waits for the first full list.
+    pub async fn wait_ready(&self) {
+        // The sender lives in self: this cannot fail.
+        let _ = self.ready.subscribe().wait_for(|ready| *ready).await;
+    }
+
+    /// Whether the first full list has been taken in.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        *self.ready.borrow()
+    }
+
+    /// Takes in the answer to a write of ours.
+    pub fn learn(&self, object: K) {
+        self.learned.lock().unwrap_or_else(PoisonError::into_inner).insert(key_of(object.meta()));
+        self.put(DeserializeGuard(Ok(object)));
+    }
+
+    /// Takes in an object as it was watched or written. None: we know something newer.
+    pub fn put(&self, object: DeserializeGuard<K>) -> Option<Change<K>> {
+        let (meta, entry) = match object.0 {
+            Ok(object) => (key_of(object.meta()), Entry::Object(version(object.meta()), Arc::new(object))),
+            Err(invalid) => (key_of(&invalid.metadata), Entry::Broken(version(&invalid.metadata), Arc::new(invalid))),
+        };
+        let mut entries = self.write();
+        let old = entries.get(&meta);
+        if old.is_some_and(|old| old.version() > entry.version() || (old.version() == entry.version() && !matches!(old, Entry::Gone(_)))) {
+            return None;
+        }
+        let (old, new) = (old.and_then(self::object), self::object(&entry));
+        entries.insert(meta.clone(), entry);
+        Some(Change { key: meta, old, new })
+    }
+
+    /// Takes in a deletion.
+    pub fn remove(&self, object: &DeserializeGuard<K>) -> Option<Change<K>> {
+        let (key, version) = (key_of(object.meta()), version(object.meta()));
+        let mut entries = self.write();
+        if entries.get(&key).is_some_and(|old| old.version() > version) {
+            return None;
+        }
+        if entries.values().filter(|e| matches!(e, Entry::Gone(_))).count() > TOMBSTONES {
+            entries.retain(|_, e| !matches!(e, Entry::Gone(_)));
+        }
+        let old = entries.insert(key.clone(), Entry::Gone(version));
+        Some(Change { key, old: old.as_ref().and_then(self::object), new: None })
+    }
+
+    /// Begins a full list.
+    pub fn begin_list(&self) {
+        self.learned.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// Ends a full list: what was not in it is gone, unless we wrote it while the list was read.
+    pub fn end_list(&self, listed: &BTreeSet<Key>) -> Vec<Change<K>> {
+        let mut changes = Vec::new();
+        let learned = std::mem::take(&mut *self.learned.lock().unwrap_or_else(PoisonError::into_inner));
+        self.write().retain(|key, entry| {
+            let keep = listed.contains(key) || learned.contains(key);
+            if !keep && let Some(old) = object(entry) {
+                changes.push(Change { key: key.clone(), old: Some(old), new: None });
+            }
+            keep
+        });
+        self.ready.send_replace(true);
+        changes
+    }
+}
+
+fn object<K>(entry: &Entry<K>) -> Option<Arc<K>> {
+    match entry {
+        Entry::Object(_, object) => Some(object.clone()),
+        _ => None,
+    }
+}
+
+/// Versions of one kind are ordered numbers.
+fn version(meta: &kube::api::ObjectMeta) -> u64 {
+    meta.resource_version.as_deref().and_then(|v| v.parse().ok()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::ConfigMap;
+
+    use super::*;
+
+    fn map(name: &str, version: u64, data: &str) -> ConfigMap {
+        serde_json::from_value(serde_json::json!({
+            "metadata": {"namespace": "n", "name": name, "resourceVersion": version.to_string()}, "data": {"k": data},
+        }))
+        .unwrap()
+    }
+    fn value(store: &Store<ConfigMap>, name: &str) -> Option<String> {
+        store.get("n", name).and_then(|m| m.data.as_ref().map(|d| d["k"].clone()))
+    }
+    fn ok(map: ConfigMap) -> DeserializeGuard<ConfigMap> {
+        DeserializeGuard(Ok(map))
+    }
+
+    #[test]
+    fn the_newer_of_watch_and_own_write_stays() {
+        let store = Store::default();
+        assert!(store.put(ok(map("a", 5, "watched"))).is_some());
+        store.learn(map("a", 7, "written"));
+        assert!(store.put(ok(map("a", 6, "late event"))).is_none());
+        assert!(store.put(ok(map("a", 7, "same"))).is_none());
+        assert_eq!(value(&store, "a").as_deref(), Some("written"));
+    }
+
+    #[test]
+    fn a_late_answer_does_not_bring_back_the_deleted() {
+        let store = Store::default();
+        store.put(ok(map("a", 5, "x")));
+        assert!(store.remove(&ok(map("a", 8, "x"))).is_some());
+        store.learn(map("a", 7, "late"));
+        assert_eq!(value(&store, "a"), None);
+        store.learn(map("a", 9, "new"));
+        assert_eq!(value(&store, "a").as_deref(), Some("new"));
+        assert!(store.remove(&ok(map("a", 8, "x"))).is_none(), "an old deletion does not remove the new object");
+    }
+
+    #[test]
+    fn a_list_drops_what_it_lacks_but_not_what_we_wrote_meanwhile() {
+        let store = Store::default();
+        for (name, version) in [("a", 5), ("b", 60)] {
+            store.put(ok(map(name, version, "x")));
+        }
+        assert!(!store.is_ready());
+        store.begin_list();
+        store.learn(map("c", 20, "x"));
+        let changes = store.end_list(&BTreeSet::from([("n".to_owned(), "a".to_owned())]));
+        assert_eq!(changes.iter().map(|c| c.key.1.as_str()).collect::<Vec<_>>(), ["b"]);
+        assert!(store.is_ready());
+        assert_eq!(store.in_namespace("n").len(), 2);
+    }
+
+    #[test]
+    fn a_broken_object_is_kept_apart() {
+        let store = Store::<ConfigMap>::default();
+        let guard: DeserializeGuard<ConfigMap> =
+            serde_json::from_value(serde_json::json!({"metadata": {"namespace": "n", "name": "a", "resourceVersion": "3"}, "data": 5}))
+                .unwrap();
+        let change = store.put(guard).unwrap();
+        assert!(change.new.is_none());
+        assert!(store.get("n", "a").is_none());
+        assert!(store.broken("n", "a").is_some());
+        assert_eq!(store.all_broken().len(), 1);
+    }
+}

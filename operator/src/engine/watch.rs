@@ -1,0 +1,65 @@
+//! Keeps a `Store` current with one watch. Objects that cannot be decoded go in as broken ones and stop nobody else.
+
+use std::{collections::BTreeSet, fmt::Debug, sync::Arc};
+
+use futures::{StreamExt, pin_mut};
+use kube::{
+    Api, Resource,
+    core::DeserializeGuard,
+    runtime::{WatchStreamExt, watcher},
+};
+use serde::de::DeserializeOwned;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    key_of,
+    store::{Change, Store},
+};
+
+/// How long one watch request lives: a half-open connection is noticed after this.
+const WATCH_SECONDS: u32 = 60;
+
+/// Follows `api` until `shutdown`. `labels` selects; `sink` is told of every change after it is in the store.
+pub async fn follow<K>(
+    api: Api<DeserializeGuard<K>>,
+    labels: Option<&str>,
+    store: Arc<Store<K>>,
+    sink: impl Fn(Change<K>),
+    shutdown: CancellationToken,
+) where
+    K: Resource + DeserializeOwned + Clone + Debug + Send + Sync + 'static,
+    K::DynamicType: Clone + Debug + Send + Sync,
+{
+    let mut config = watcher::Config::default().timeout(WATCH_SECONDS);
+    if let Some(labels) = labels {
+        config = config.labels(labels);
+    }
+    let stream = watcher(api, config).default_backoff().take_until(shutdown.cancelled_owned());
+    pin_mut!(stream);
+    let mut listed = BTreeSet::new();
+    while let Some(event) = stream.next().await {
+        match event {
+            Ok(watcher::Event::Init) => {
+                listed = BTreeSet::new();
+                store.begin_list();
+            }
+            Ok(watcher::Event::InitApply(object)) => {
+                listed.insert(key_of(object.meta()));
+                store.put(slim(object)).into_iter().for_each(&sink);
+            }
+            Ok(watcher::Event::InitDone) => store.end_list(&std::mem::take(&mut listed)).into_iter().for_each(&sink),
+            Ok(watcher::Event::Apply(object)) => store.put(slim(object)).into_iter().for_each(&sink),
+            Ok(watcher::Event::Delete(object)) => store.remove(&object).into_iter().for_each(&sink),
+            Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, kind = std::any::type_name::<K>(), "watch interrupted"),
+        }
+    }
+}
+
+/// Drops what nobody reads.
+fn slim<K: Resource>(mut object: DeserializeGuard<K>) -> DeserializeGuard<K> {
+    match &mut object.0 {
+        Ok(object) => object.meta_mut().managed_fields = None,
+        Err(invalid) => invalid.metadata.managed_fields = None,
+    }
+    object
+}
