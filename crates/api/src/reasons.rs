@@ -114,4 +114,16 @@ reasons! {
     RESOLUTION_REFUSED = "ResolutionRefused";
     /// Admission could not be finished: a fault of Polity, or no time left. A retry may help.
     ADMISSION_FAILED = "AdmissionFailed";
+    /// The request itself is malformed.
+    INVALID_REQUEST = "InvalidRequest";
+    /// The request carries no token that the API server accepts for audience `polity`.
+    UNAUTHENTICATED = "Unauthenticated";
+    /// There is no such thing here, or it is not yours to see.
+    NOT_FOUND = "NotFound";
+    /// Too much is under way; try again a little later.
+    TOO_MANY_REQUESTS = "TooManyRequests";
+    /// A call that has begun without an object cannot be stopped; it ends within its time-out.
+    NOT_CANCELABLE = "NotCancelable";
+    /// Something that Polity needs to answer cannot be reached; try again.
+    UNAVAILABLE = "Unavailable";
 }

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use polity_api::{caller::Caller, names};
+use polity_api::{ToolCallSpec, caller::Caller, names};
 use polity_ledger::{Actor, Amounts, OrgId, Subject, Target, Verdict, unit};
 use polity_policy::{Decision, Request, ToolFacts};
+use sha2::{Digest as _, Sha256};
 
 /// Builds the ledger's subject of a decided action. `keep_input` is the Org's `record.input: Full`.
 #[must_use]
@@ -92,6 +93,22 @@ pub fn approval_text(verb: &str, target: &Target, input: &serde_json::Value, cal
         "caller": caller.username,
         "task": task,
     })
+}
+
+/// SHA-256 (hex) of what an idempotency key stands for: everything that a caller asks for, however it was asked (API object or edge).
+#[must_use]
+pub fn body_digest(spec: &ToolCallSpec, input: &serde_json::Value) -> String {
+    let body = serde_json::json!({
+        "tool": spec.tool.name,
+        "toolOrg": spec.tool.org,
+        "input": input,
+        "taskRef": spec.task_ref.as_ref().map(|t| &t.name),
+        "jobSpace": spec.job_space,
+        "context": spec.context,
+    });
+    // A body without a canonical form is refused by the ledger anyway; until then its own text tells it apart.
+    let text = polity_ledger::canonical(&body).unwrap_or_else(|_| body.to_string());
+    hex::encode(Sha256::digest(text))
 }
 
 /// Label values that core puts on the Pod of a call.
