@@ -2,15 +2,25 @@
 //! certificates, the connection between edge and core, servers, identities. Decides nothing and owns no record.
 
 pub mod access;
+pub mod backoff;
+pub mod cache;
+pub mod changes;
 pub mod clock;
 pub mod core_client;
 pub mod health;
 pub mod identity;
 pub mod internal;
+pub mod metrics;
+mod missing;
+pub mod pulse;
 pub mod serve;
+pub mod snapshots;
 pub mod subject;
 pub mod telemetry;
 pub mod tls;
+pub mod watch;
+pub mod watched;
+mod world_feed;
 pub mod x509;
 
 pub use tokio_util::sync::CancellationToken;
