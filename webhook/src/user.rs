@@ -4,25 +4,14 @@
 
 use k8s_openapi::api::authentication::v1::UserInfo;
 use polity_api::{Caller, Trace, names, reasons};
+use polity_runtime::identity;
 
 use crate::outcome::Refusal;
 
-const POD_NAME: &str = "authentication.kubernetes.io/pod-name";
-const POD_UID: &str = "authentication.kubernetes.io/pod-uid";
-
-/// The user of a request as a caller.
+/// The user of a request as a caller; without a username when the API server names none.
 #[must_use]
 pub fn caller_of(user: &UserInfo) -> Caller {
-    let extra = |key: &str| user.extra.as_ref().and_then(|e| e.get(key)).and_then(|values| values.first()).cloned();
-    Caller {
-        username: user.username.clone().unwrap_or_default(),
-        uid: user.uid.clone().filter(|uid| !uid.is_empty()),
-        groups: user.groups.clone().unwrap_or_default(),
-        pod_name: extra(POD_NAME),
-        pod_uid: extra(POD_UID),
-        via: None,
-        chain: Vec::new(),
-    }
+    identity::caller_of(user.clone()).unwrap_or_default()
 }
 
 /// Whether a username is one of our two accounts.
@@ -113,6 +102,9 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+
+    const POD_NAME: &str = "authentication.kubernetes.io/pod-name";
+    const POD_UID: &str = "authentication.kubernetes.io/pod-uid";
 
     fn user(name: &str) -> UserInfo {
         UserInfo {

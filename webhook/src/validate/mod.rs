@@ -91,6 +91,3 @@ fn same_raw_spec(request: &Request<'_>) -> bool {
 fn warn_no_org(warnings: &mut Warnings, namespace: &str) {
     warnings.push(&format!("namespace {namespace:?} belongs to no Org yet; the object has no effect until it does"));
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,0 +1,215 @@
+//! Policy, Tool, Org, Role, Agent: what can never be right is refused with every reason; what is not right yet is a warning.
+
+mod common;
+
+use std::sync::Arc;
+
+use common::{ALICE, Ask, BOT, Fixture, accepted, object, refused};
+use polity_api::reasons;
+use serde_json::{Value, json};
+
+async fn create(object: Value) -> Value {
+    Ask::create("author", object).admit(&Arc::new(Fixture::default())).await
+}
+
+#[track_caller]
+fn mentions(message: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(message.contains(part), "{part:?} is not in: {message}");
+    }
+}
+
+fn policy(rules: Value) -> Value {
+    object("Policy", "finance", "p", json!({"match": {"tools": ["payments-*"]}, "rules": rules}))
+}
+
+#[tokio::test]
+async fn policies() {
+    let rule = |name: &str, expression: &str| json!({"name": name, "expression": expression, "effect": "Deny"});
+    assert_eq!(accepted(&create(policy(json!([rule("a", "args.amount <= 5")]))).await), Vec::<String>::new());
+    let response = create(policy(json!([rule("a", "args.amuont <= 5"), rule("b", "1 +")]))).await;
+    let message = refused(&response, 422, reasons::POLICY_INVALID);
+    mentions(message, &["spec.rules[0].expression", "rule a, line 1, column", "amuont", "amount", "spec.rules[1].expression", "rule b"]);
+    assert_eq!(response["status"]["details"]["causes"].as_array().unwrap().len(), 2);
+    let twice = create(policy(json!([rule("a", "true"), rule("a", "true")]))).await;
+    mentions(refused(&twice, 422, reasons::INVALID_DEFINITION), &["twice"]);
+
+    let mut early =
+        policy(json!([{"name": "a", "expression": "args.x <= 5", "effect": "RequireApproval", "approval": {"role": {"name": "boss"}}}]));
+    early["spec"]["match"] = json!({"tools": ["later-*"]});
+    let warnings = accepted(&create(early).await).join("\n");
+    mentions(&warnings, &["no Tool", "\"boss\""]);
+
+    // A change of metadata only is not looked at, even of a broken one.
+    let broken = policy(json!([rule("a", "1 +")]));
+    let mut labelled = broken.clone();
+    labelled["metadata"]["finalizers"] = json!([]);
+    accepted(&Ask::update(ALICE, broken, labelled).admit(&Arc::new(Fixture::default())).await);
+}
+
+fn container(extra: Value) -> Value {
+    let mut container = json!({"image": "x", "command": ["x"]});
+    container.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+    object("Tool", "finance", "t", json!({"runtime": {"container": container}}))
+}
+
+fn http(extra: Value) -> Value {
+    object("Tool", "finance", "t", json!({"runtime": {"http": extra}}))
+}
+
+#[tokio::test]
+async fn tools() {
+    assert_eq!(accepted(&create(container(json!({"egress": [{"cidr": "203.0.113.0/24", "ports": [443]}]}))).await), Vec::<String>::new());
+    assert_eq!(accepted(&create(http(json!({"url": "https://api.example.com/v1"}))).await), Vec::<String>::new());
+    assert_eq!(accepted(&create(http(json!({"service": {"name": "s", "port": 80}}))).await), Vec::<String>::new());
+    for (schema, part) in [
+        (json!({"type": "nonsense"}), "inputSchema"),
+        (json!({"type": "string"}), "always an object"),
+        (json!({"$ref": "https://example.com/x"}), "inputSchema"),
+    ] {
+        let mut tool = container(json!({}));
+        tool["spec"]["inputSchema"] = schema;
+        mentions(refused(&create(tool).await, 422, reasons::INVALID_DEFINITION), &[part]);
+    }
+    let mut tool = container(json!({}));
+    tool["spec"]["outputSchema"] = json!({"minimum": "x"});
+    tool["spec"]["price"] = json!({"usd": "0.0000001"});
+    mentions(refused(&create(tool).await, 422, reasons::INVALID_DEFINITION), &["outputSchema", "spec.price.usd"]);
+    for cidr in ["127.0.0.0/8", "169.254.169.254/32", "nonsense"] {
+        let response = create(container(json!({"egress": [{"cidr": cidr, "ports": [80]}]}))).await;
+        mentions(refused(&response, 422, reasons::EGRESS_REFUSED), &["egress[0].cidr", cidr]);
+    }
+    for url in ["http://169.254.169.254/latest", "https://kubernetes.default.svc/", "http://localhost:1/"] {
+        mentions(refused(&create(http(json!({"url": url}))).await, 422, reasons::EGRESS_REFUSED), &["runtime.http.url"]);
+    }
+    let headers = json!([{"name": "Host", "value": "x"}, {"name": "X-A", "value": "a\r\nb: c"}, {"name": "x-a", "value": ""}]);
+    let response = create(http(json!({"url": "https://example.com", "headers": headers, "caBundle": "no"}))).await;
+    mentions(
+        refused(&response, 422, reasons::INVALID_DEFINITION),
+        &["Host is set by Polity", "one line", "x-a is there twice", "caBundle"],
+    );
+    let plain = create(http(json!({"url": "https://example.com", "headers": [{"name": "Authorization", "value": "x"}]}))).await;
+    mentions(&accepted(&plain).join(""), &["secretHeaders"]);
+    let both = object("Tool", "finance", "t", json!({"runtime": {}}));
+    mentions(refused(&create(both).await, 422, reasons::INVALID_DEFINITION), &["exactly one"]);
+}
+
+#[tokio::test]
+async fn a_secret_needs_its_authors_right() {
+    let may = vec![("author".to_owned(), "get".to_owned(), "mine".to_owned())];
+    let fixture = Arc::new(Fixture { may, ..Fixture::default() });
+    let tool = |secrets: &[&str]| container(json!({"secrets": secrets.iter().map(|s| json!({"name": s})).collect::<Vec<_>>()}));
+    accepted(&Ask::create("author", tool(&["mine"])).admit(&fixture).await);
+    let asked = fixture.asked.lock().unwrap()[0].clone();
+    assert_eq!(
+        (asked.verb, asked.group, asked.resource, asked.namespace.as_str(), asked.name.as_str()),
+        ("get", "", "secrets", "finance", "mine")
+    );
+    let response = Ask::create("author", tool(&["mine", "yours"])).admit(&fixture).await;
+    mentions(refused(&response, 403, reasons::SECRET_NOT_READABLE), &["\"yours\""]);
+    let header = json!({"url": "https://example.com", "secretHeaders": [{"name": "Authorization", "secret": "yours", "key": "k"}]});
+    refused(&Ask::create("author", http(header)).admit(&fixture).await, 403, reasons::SECRET_NOT_READABLE);
+    // Who changes only the image is its author from then on.
+    let mut changed = tool(&["mine"]);
+    changed["spec"]["runtime"]["container"]["image"] = json!("other");
+    refused(&Ask::update("eve", tool(&["mine"]), changed).admit(&fixture).await, 403, reasons::SECRET_NOT_READABLE);
+    accepted(&Ask::update("eve", tool(&["mine"]), tool(&["mine"])).admit(&fixture).await);
+}
+
+fn org(name: &str, spec: Value) -> Value {
+    object("Org", "", name, spec)
+}
+
+#[tokio::test]
+async fn orgs() {
+    let good = json!({
+        "parentRef": {"name": "acme"}, "members": [{"kind": "User", "name": ALICE, "role": "admin"}, {"kind": "User", "name": ALICE, "role": "auditor"}],
+        "budget": [{"window": "24h", "usd": "12.50"}],
+        "quota": {"hard": {"requests.cpu": "4", "count/toolcalls.polity.dev": "5"}, "containerLimits": {"cpu": "1"}, "containerRequests": {"cpu": "500m"}},
+    });
+    assert_eq!(accepted(&create(org("sales", good)).await), Vec::<String>::new());
+    for namespace in ["kube-system", "default", "polity-system", "finance"] {
+        refused(&create(org("sales", json!({"namespace": namespace}))).await, 422, reasons::NAMESPACE_REFUSED);
+    }
+    refused(&create(org("default", json!({}))).await, 422, reasons::NAMESPACE_REFUSED);
+    let bad = json!({
+        "members": [{"kind": "User", "name": "a", "role": "admin"}, {"kind": "User", "name": "a", "role": "admin"}, {"kind": "Group", "name": "system:masters", "role": "admin"}],
+        "budget": [{"window": "1w", "calls": -1}, {"window": "1h", "usd": "1e3"}],
+        "quota": {"hard": {"cpus": "4", "pods": "4x"}, "containerLimits": {"cpu": "1", "pods": "1"}, "containerRequests": {"cpu": "2"}},
+    });
+    let parts = [
+        "spec.members[1]",
+        "system:masters",
+        "spec.budget[0].window",
+        "spec.budget[0].calls",
+        "spec.budget[1].usd",
+        "spec.quota.hard[cpus]",
+        "spec.quota.hard[pods]",
+        "spec.quota.containerLimits[pods]",
+        "spec.quota.containerRequests[cpu]",
+    ];
+    mentions(refused(&create(org("sales", bad)).await, 422, reasons::INVALID_DEFINITION), &parts);
+    mentions(&accepted(&create(org("sales", json!({"parentRef": {"name": "later"}}))).await).join(""), &["\"later\" is not there yet"]);
+}
+
+#[tokio::test]
+async fn parents_form_no_circle() {
+    refused(&create(org("sales", json!({"parentRef": {"name": "sales"}}))).await, 422, reasons::ANCESTRY_BROKEN);
+    let mut fixture = Fixture::default();
+    let orphan: polity_api::Org = serde_json::from_value(org("orphan", json!({"parentRef": {"name": "sales"}}))).unwrap();
+    fixture.world.orgs.insert("orphan".to_owned(), Arc::new(orphan));
+    let closing = Ask::create("author", org("sales", json!({"parentRef": {"name": "orphan"}})));
+    refused(&closing.admit(&Arc::new(fixture)).await, 422, reasons::ANCESTRY_BROKEN);
+}
+
+#[tokio::test]
+async fn an_existing_namespace_needs_its_own_consent() {
+    let mut fixture = Fixture::default();
+    fixture.world.namespaces.insert("theirs".to_owned(), polity_policy::NamespaceFacts::default());
+    let warnings = accepted(&Ask::create("author", org("sales", json!({"namespace": "theirs"}))).admit(&Arc::new(fixture)).await);
+    mentions(&warnings.join(""), &["polity.dev/org: sales"]);
+}
+
+#[tokio::test]
+async fn roles() {
+    let role = |name: &str, spec: Value| object("Role", "finance", name, spec);
+    let good =
+        json!({"grants": [{"tools": ["payments-*"]}], "reportsTo": {"org": "acme", "name": "cfo"}, "assignment": {"agents": ["alice"]}});
+    assert_eq!(accepted(&create(role("lead", good)).await), Vec::<String>::new());
+    let bad = json!({"grants": [{"tools": ["Payments", "a[b]"]}], "assignment": {"agents": ["alice", "alice"]}});
+    mentions(refused(&create(role("lead", bad)).await, 422, reasons::INVALID_DEFINITION), &["\"Payments\"", "\"a[b]\"", "twice"]);
+    let early = json!({"grants": [{"verbs": ["task.create"], "tools": ["x"]}], "reportsTo": {"name": "later"}, "assignment": {"agents": ["later"]}});
+    mentions(&accepted(&create(role("lead", early)).await).join("\n"), &["task.create", "Role \"later\"", "Agent \"later\""]);
+
+    refused(&create(role("lead", json!({"reportsTo": {"name": "lead"}}))).await, 422, reasons::REPORTING_CYCLE);
+    let mut fixture = Fixture::default();
+    for (name, above) in [("b", "c"), ("c", "a"), ("d", "e"), ("e", "d")] {
+        let role: polity_api::Role = serde_json::from_value(role(name, json!({"reportsTo": {"name": above}}))).unwrap();
+        fixture.world.roles.insert(("finance".to_owned(), name.to_owned()), Arc::new(role));
+    }
+    let fixture = Arc::new(fixture);
+    let message = Ask::create("author", role("a", json!({"reportsTo": {"name": "b"}}))).admit(&fixture).await;
+    mentions(refused(&message, 422, reasons::REPORTING_CYCLE), &["finance/b → finance/c → finance/a"]);
+    accepted(&Ask::create("author", role("z", json!({"reportsTo": {"name": "d"}}))).admit(&fixture).await);
+}
+
+#[tokio::test]
+async fn agents() {
+    let agent = |namespace: &str, name: &str, spec: Value| object("Agent", namespace, name, spec);
+    let human = |usernames: Value| json!({"type": "Human", "usernames": usernames});
+    assert_eq!(accepted(&create(agent("finance", "new", human(json!(["new@acme.example"])))).await), Vec::<String>::new());
+    for namespace in ["finance", "acme"] {
+        let message = create(agent(namespace, "new", human(json!([ALICE])))).await;
+        mentions(refused(&message, 422, reasons::USERNAME_TAKEN), &["finance/alice", ALICE]);
+    }
+    let itself = agent("finance", "alice", human(json!([ALICE])));
+    accepted(&create(itself).await);
+    let bad = human(json!(["a", "a", BOT, "system:anonymous"]));
+    mentions(
+        refused(&create(agent("finance", "new", bad)).await, 422, reasons::INVALID_DEFINITION),
+        &["twice", "never counts as human", "nobody"],
+    );
+    let system = json!({"type": "System", "usernames": [BOT]});
+    refused(&create(agent("finance", "new", system)).await, 422, reasons::USERNAME_TAKEN);
+    mentions(&accepted(&create(agent("elsewhere", "new", human(json!([ALICE])))).await).join(""), &["belongs to no Org"]);
+}
