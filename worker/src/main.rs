@@ -6,6 +6,7 @@ mod client;
 mod identity;
 mod line;
 mod scripted;
+mod tool;
 
 use clap::Parser as _;
 
@@ -21,10 +22,15 @@ struct Args {
 enum Command {
     /// Make the given calls in turn, tell what became of each, then stay idle.
     Scripted(scripted::Settings),
+    /// Stand in for a tool: input as JSON on stdin, a receipt as JSON on stdout.
+    Tool(tool::Settings),
 }
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
-    let Args { command: Command::Scripted(settings) } = Args::parse();
-    scripted::run(&settings).await
+    let Args { command } = Args::parse();
+    match command {
+        Command::Scripted(settings) => scripted::run(&settings).await,
+        Command::Tool(settings) => tool::run(&settings, std::io::stdin().lock(), std::io::stdout().lock()),
+    }
 }
