@@ -55,6 +55,14 @@ pub(crate) fn window_start(window: Window, now: Timestamp) -> Outcome<i64> {
     }
 }
 
+/// End of a counter's window, if it has one.
+fn ends(charged: &Charged) -> Outcome<Option<i64>> {
+    match charged.window {
+        0 => Ok(None),
+        length => charged.start.checked_add(length).map(Some).ok_or_else(overflow),
+    }
+}
+
 /// Names a counter without its window's start.
 fn base(key: &CounterKey) -> Outcome<String> {
     if key.unit.is_empty() {
@@ -105,8 +113,8 @@ impl Tx<'_> {
                 row.n
             } else {
                 self.conn
-                    .prepare_cached("INSERT INTO counters (base, start, used, reserved, version) VALUES (?1, ?2, 0, ?3, ?4)")?
-                    .execute(params![counter.base, counter.start, amount, version])?;
+                    .prepare_cached("INSERT INTO counters (base, start, ends, used, reserved, version) VALUES (?1, ?2, ?3, 0, ?4, ?5)")?
+                    .execute(params![counter.base, counter.start, ends(&counter.charged)?, amount, version])?;
                 self.conn.last_insert_rowid()
             };
             lines.push(Line(n, counter.charged.unit.clone()));
@@ -148,11 +156,12 @@ impl Tx<'_> {
     fn bases(&self, lines: &[Line]) -> Outcome<BTreeMap<String, i64>> {
         let mut bases = BTreeMap::new();
         for Line(n, _) in lines {
-            let (base, start) = self
+            let found = self
                 .conn
                 .prepare_cached("SELECT base, start FROM counters WHERE n = ?1")?
-                .query_row([n], |row| Ok((row.get(0)?, row.get(1)?)))?;
-            bases.insert(base, start);
+                .query_row([n], |row| Ok((row.get(0)?, row.get(1)?)))
+                .optional()?;
+            bases.extend(found);
         }
         Ok(bases)
     }
@@ -209,10 +218,7 @@ impl Tx<'_> {
     pub(crate) fn prune_counters(&mut self, ended_before: Timestamp) -> Outcome<()> {
         let dropped = self
             .conn
-            .prepare_cached(
-                "SELECT n FROM counters WHERE start > 0 AND reserved = 0
-               AND start + json_extract(base, '$[1]') < ?1 LIMIT 1000",
-            )?
+            .prepare_cached("SELECT n FROM counters WHERE ends IS NOT NULL AND ends < ?1 AND reserved = 0 LIMIT 1000")?
             .query_map([ended_before.as_second()], |row| row.get::<_, i64>(0))?
             .collect::<rusqlite::Result<Vec<_>>>()?;
         if dropped.is_empty() {

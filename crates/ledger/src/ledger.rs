@@ -261,3 +261,6 @@ impl Ledger {
         Ok(key)
     }
 }
+
+#[cfg(test)]
+mod tests;

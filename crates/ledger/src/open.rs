@@ -67,6 +67,14 @@ pub enum OpenError {
         /// Newest known.
         known: i64,
     },
+    /// An earlier version of Polity has written it, and it is opened for reading only.
+    #[error("the ledger has version {found}, this Polity reads {known}: open it for writing once")]
+    Older {
+        /// Version found.
+        found: i64,
+        /// Version that is read.
+        known: i64,
+    },
     /// It belongs to another installation.
     #[error("the ledger belongs to installation {found:?}, not {wanted:?}")]
     OtherInstallation {

@@ -140,8 +140,12 @@ pub fn open_read_only(dir: impl AsRef<Path>) -> Result<ReadOnly, OpenError> {
         }
         Err(error) => return Err(error.into()),
     };
-    if version != schema::newest() {
-        return Err(OpenError::Newer { found: version, known: schema::newest() });
+    let known = schema::newest();
+    if version > known {
+        return Err(OpenError::Newer { found: version, known });
+    }
+    if version < known {
+        return Err(OpenError::Older { found: version, known });
     }
     conn.execute_batch("BEGIN")?;
     check_heads(&conn)?;

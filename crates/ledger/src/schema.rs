@@ -72,14 +72,16 @@ CREATE TABLE results (
 CREATE INDEX results_until ON results(until);
 
 CREATE TABLE counters (
-  n        INTEGER PRIMARY KEY,
+  n        INTEGER PRIMARY KEY AUTOINCREMENT,  -- attempts name it: never given twice
   base     TEXT NOT NULL,          -- unit, window and dimensions
   start    INTEGER NOT NULL,       -- of the window, Unix seconds; 0 never resets
+  ends     INTEGER,                -- of the window; NULL never resets
   used     INTEGER NOT NULL CHECK (used >= 0),
   reserved INTEGER NOT NULL CHECK (reserved >= 0),
   version  INTEGER NOT NULL,
   UNIQUE (base, start)
 );
+CREATE INDEX counters_ended ON counters(ends) WHERE ends IS NOT NULL;
 
 CREATE TABLE consumed (
   org     INTEGER NOT NULL REFERENCES orgs(n),

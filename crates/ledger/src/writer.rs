@@ -3,7 +3,9 @@
 //! It takes what waits in the queue (up to a bound), runs each verb in a savepoint of one transaction, commits
 //! once, and only then answers. A verb that is refused undoes only itself. If the commit fails, or SQLite ends
 //! the transaction by itself (a full disk), every verb of the batch is answered `LedgerUnavailable` and none is
-//! applied. A verb whose caller went away runs all the same.
+//! applied. (A disk that loses only the flush of a commit may still bring that batch back when the process dies before
+//! the next commit: a start that nobody runs, which ends as an unknown outcome.) A verb whose caller went away runs all
+//! the same.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;

@@ -8,7 +8,7 @@ use crate::fault::Outcome;
 use crate::record::kind;
 use crate::spend::{Phase, Spend};
 use crate::types::{Begin, Begun, Idempotency, KeyedDigest, Refused, State};
-use crate::verbs::{MAX_BODY, already, check_amounts, check_name, check_subject, entry, same_action, state_name};
+use crate::verbs::{already, check_amounts, check_name, check_subject, entry, same_action, state_name};
 
 /// Start. The same start by the same executor answers `again` and writes nothing.
 pub(crate) fn begin(tx: &mut Tx<'_>, epoch: i64, begin: Begin, input: KeyedDigest, resume: String) -> Outcome<Begun> {
@@ -16,7 +16,6 @@ pub(crate) fn begin(tx: &mut Tx<'_>, epoch: i64, begin: Begin, input: KeyedDiges
     check_subject(&begin.subject, begin.charges.len().max(begin.consume.len()).max(begin.read.len()))?;
     check_amounts(&begin.reserve)?;
     check_name("the executor", &begin.executor)?;
-    debug_assert!(resume.len() <= MAX_BODY);
     let org = tx.org(&begin.subject.org)?;
     let hold = attempts::find(tx.conn, org.n, &begin.subject.id)?;
     if let Some(row) = &hold {

@@ -230,8 +230,14 @@ async fn step(rig: &Rig, model: &mut Model, op: &Op) {
     assert_eq!(wrote.max(0), i64::from(wanted == Ok(true)), "{op:?} wrote {wrote} records");
 }
 
+/// Few by default, since each step is a commit; `PROPTEST_CASES` asks for more.
+fn config() -> ProptestConfig {
+    let short = if std::env::var_os("PROPTEST_CASES").is_some() { ProptestConfig::default().cases } else { 48 };
+    ProptestConfig { cases: short, failure_persistence: None, ..ProptestConfig::default() }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, max_shrink_iters: 200, ..ProptestConfig::default() })]
+    #![proptest_config(config())]
     #[test]
     fn as_the_model_says(ops in vec(op(), 1..60)) {
         tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(run(ops));

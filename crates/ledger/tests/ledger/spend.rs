@@ -183,6 +183,27 @@ async fn unknown_counts_at_its_maximum_until_resolved() {
 }
 
 #[tokio::test]
+async fn a_resolution_long_after_its_window_touches_no_other_counter() {
+    let rig = Rig::new();
+    let begin = |id: &str| {
+        let mut begin = rig.begin(id, 2, 100);
+        begin.charges = vec![Charge { counter: counter(Window::Seconds(60)), max: None, owner: String::new() }];
+        begin
+    };
+    rig.ledger.begin(1, begin("a")).await.unwrap();
+    rig.ledger.settle(1, settle("a", 0, Outcome::Unknown)).await.unwrap();
+    rig.clock.turn(SignedDuration::from_hours(48));
+    rig.ledger.expire(1).await.unwrap();
+    assert!(stored(rig.dir.path()).is_empty());
+    rig.ledger.begin(1, begin("b")).await.unwrap();
+    let resolved = rig.ledger.settle(1, resolve("a", Amounts::new(), Outcome::NotDone)).await.unwrap();
+    assert_eq!(resolved.outcome, Some(Outcome::NotDone));
+    let counts: Vec<(i64, i64)> = stored(rig.dir.path()).into_values().collect();
+    assert_eq!(counts, [(0, 2)]);
+    assert_eq!(rig.records().await.last().unwrap().counted, amounts(0));
+}
+
+#[tokio::test]
 async fn results_are_kept_for_a_day() {
     let rig = Rig::new();
     rig.ledger.begin(1, rig.begin("a", 1, 10)).await.unwrap();
