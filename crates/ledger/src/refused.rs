@@ -84,6 +84,15 @@ pub enum Refused {
         /// How.
         what: String,
     },
+    /// The API server refuses the tool's Pod (quota, admission); nothing has begun.
+    #[error("the tool's Pod was refused: {what}")]
+    PodRefused {
+        /// In its words.
+        what: String,
+    },
+    /// No node here can run Pods; nothing has begun.
+    #[error("no node here can run Pods, so container tools cannot run")]
+    NoPodRuntime,
     /// The request itself is wrong.
     #[error("invalid ledger request: {what}")]
     Invalid {
@@ -109,6 +118,8 @@ impl Refused {
             Self::StaleSnapshot { .. } => "StaleSnapshot",
             Self::AdmissionNotEnforced { .. } => "AdmissionNotEnforced",
             Self::ApprovalMismatch { .. } => "ApprovalMismatch",
+            Self::PodRefused { .. } => "PodRefused",
+            Self::NoPodRuntime => "NoPodRuntime",
             Self::Invalid { .. } => "Invalid",
         }
     }
