@@ -1,34 +1,32 @@
-//! Stock upstream binaries from the pinned Go modules in `e2e/cluster`, built once into a cache outside of the checkout,
-//! keyed by the digest of module files and flags, so that a fresh clone finds them.
+//! The pinned upstream binaries of `e2e/cluster`, built once into the cache that checkouts share.
+//!
+//! A module's binaries are kept under a digest of all that decides them, so a changed pin builds
+//! anew and an old one is still there for older checkouts. Never downloads a prebuilt binary.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-    time::Instant,
-};
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
 
-use crate::shell;
+use crate::wait::{Look, until};
+use crate::{paths, run};
 
-/// One Go module and the packages built from it.
+/// One folder of `e2e/cluster` and what is built from it.
 struct Module {
     dir: &'static str,
-    ldflags: &'static str,
-    packages: &'static [(&'static str, &'static str)],
+    /// Name of the binary and its package.
+    binaries: &'static [(&'static str, &'static str)],
 }
 
-const KUBERNETES: &str = "-X k8s.io/component-base/version.gitVersion=v1.36.3 -X k8s.io/component-base/version.gitMajor=1 \
-    -X k8s.io/component-base/version.gitMinor=36 -X k8s.io/component-base/version.gitTreeState=clean";
-
 const MODULES: &[Module] = &[
-    Module { dir: "etcd", ldflags: "", packages: &[("etcd", "go.etcd.io/etcd/server/v3")] },
+    Module { dir: "pause", binaries: &[("pause", ".")] },
+    Module { dir: "etcd", binaries: &[("etcd", "go.etcd.io/etcd/server/v3")] },
     Module {
         dir: "kubernetes",
-        ldflags: KUBERNETES,
-        packages: &[
+        binaries: &[
             ("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver"),
             ("kube-controller-manager", "k8s.io/kubernetes/cmd/kube-controller-manager"),
             ("kube-scheduler", "k8s.io/kubernetes/cmd/kube-scheduler"),
@@ -37,76 +35,127 @@ const MODULES: &[Module] = &[
             ("kube-proxy", "k8s.io/kubernetes/cmd/kube-proxy"),
         ],
     },
-    Module { dir: "helm", ldflags: "", packages: &[("helm", "helm.sh/helm/v4/cmd/helm")] },
     Module {
         dir: "containerd",
-        ldflags: "",
-        packages: &[
+        binaries: &[
             ("containerd", "github.com/containerd/containerd/v2/cmd/containerd"),
             ("containerd-shim-runc-v2", "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2"),
             ("ctr", "github.com/containerd/containerd/v2/cmd/ctr"),
         ],
     },
-    Module { dir: "coredns", ldflags: "", packages: &[("coredns", "github.com/coredns/coredns")] },
-    Module { dir: "pause", ldflags: "", packages: &[("pause", ".")] },
+    Module { dir: "coredns", binaries: &[("coredns", "github.com/coredns/coredns")] },
+    Module { dir: "helm", binaries: &[("helm", "helm.sh/helm/v4/cmd/helm")] },
 ];
 
-/// Where the binaries are kept: `POLITY_CACHE`, or `polity` in the user's cache directory.
-pub(crate) fn cache() -> PathBuf {
-    let home = || std::env::var_os("HOME").map_or_else(|| PathBuf::from("/tmp"), PathBuf::from);
-    let base = std::env::var_os("XDG_CACHE_HOME").map_or_else(|| home().join(".cache"), PathBuf::from);
-    std::env::var_os("POLITY_CACHE").map_or_else(|| base.join("polity"), PathBuf::from)
-}
-
-/// Builds what is missing and returns the directory with all binaries.
-///
-/// # Errors
-/// Go is missing or a build fails.
-pub(crate) fn ensure(repo: &Path) -> Result<PathBuf> {
-    let root = repo.join("e2e/cluster");
-    let mut all = Sha256::new();
-    for module in MODULES {
-        all.update(key(&root, module)?);
-    }
-    let bin = cache().join("bin").join(&hex::encode(all.finalize())[..16]);
+/// The folder with all binaries, as links into the cache; builds what is missing.
+pub fn binaries() -> Result<PathBuf> {
+    let store = paths::cache()?.join("upstream");
+    fs::create_dir_all(&store)?;
+    let bin = paths::target().join("upstream/bin");
     fs::create_dir_all(&bin)?;
-    let lock = fs::File::create(cache().join("build.lock"))?;
-    lock.lock().context("locking the binary cache")?;
     for module in MODULES {
-        build(&root, module, &bin)?;
+        let built = store.join(format!("{}-{}", module.dir, digest(module)?));
+        if !built.exists() {
+            build(module, &store, &built)?;
+        }
+        for (name, _) in module.binaries {
+            link(&built.join(name), &bin.join(name))?;
+        }
     }
     Ok(bin)
 }
 
-fn key(root: &Path, module: &Module) -> Result<String> {
-    let mut hash = Sha256::new();
-    for file in ["go.mod", "go.sum", "main.go"] {
-        hash.update(fs::read(root.join(module.dir).join(file)).unwrap_or_default());
-    }
-    hash.update(module.ldflags);
-    hash.update(shell::output(&mut shell::cmd("go", ["env", "GOVERSION"]))?);
-    Ok(hex::encode(hash.finalize()))
+fn source(module: &Module) -> PathBuf {
+    paths::root().join("e2e/cluster").join(module.dir)
 }
 
-/// Builds the module's packages that are not there, each under another name first so that none is ever half written.
-fn build(root: &Path, module: &Module, bin: &Path) -> Result<()> {
-    let missing: Vec<_> = module.packages.iter().filter(|(name, _)| !bin.join(name).exists()).collect();
-    if missing.is_empty() {
+fn digest(module: &Module) -> Result<String> {
+    let mut hash = Sha256::new();
+    for file in ["go.mod", "go.sum", "main.go"] {
+        let path = source(module).join(file);
+        if path.exists() {
+            hash.update(fs::read(&path).with_context(|| format!("read {}", path.display()))?);
+        }
+    }
+    hash.update(ldflags(module)?);
+    hash.update(std::env::consts::ARCH);
+    hash.update(std::env::consts::OS);
+    Ok(hex::encode(hash.finalize()).chars().take(16).collect())
+}
+
+/// Stripped, and for Kubernetes with the version that its parts tell each other.
+fn ldflags(module: &Module) -> Result<String> {
+    let mut flags = "-s -w".to_owned();
+    if module.dir == "kubernetes" {
+        let version = pinned(module, "k8s.io/kubernetes")?;
+        let mut parts = version.trim_start_matches('v').split('.');
+        let (major, minor) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+        for (key, value) in [("gitVersion", version.as_str()), ("gitMajor", major), ("gitMinor", minor)] {
+            flags.push_str(&format!(" -X k8s.io/component-base/version.{key}={value}"));
+        }
+    }
+    Ok(flags)
+}
+
+/// The version that go.mod requires of `path`.
+fn pinned(module: &Module, path: &str) -> Result<String> {
+    let text = fs::read_to_string(source(module).join("go.mod"))?;
+    text.lines()
+        .filter_map(|line| line.trim().trim_start_matches("require ").strip_prefix(path)?.strip_prefix(' '))
+        .find_map(|rest| rest.split_whitespace().next())
+        .map(ToOwned::to_owned)
+        .with_context(|| format!("{}/go.mod does not require {path}", module.dir))
+}
+
+/// Builds beside the final place and renames at the end, under a lock that other checkouts share.
+fn build(module: &Module, store: &Path, built: &Path) -> Result<()> {
+    let lock = File::create(store.join(".lock"))?;
+    until(Duration::from_secs(3600), "another build of the upstream binaries", || match lock.try_lock() {
+        Ok(()) => Ok(Look::Done(())),
+        Err(fs::TryLockError::WouldBlock) => Ok(Look::NotYet("its lock is held".to_owned())),
+        Err(fs::TryLockError::Error(error)) => Err(error).context("lock the cache"),
+    })?;
+    if built.exists() {
         return Ok(());
     }
-    let start = Instant::now();
-    let names: Vec<&str> = missing.iter().map(|(name, _)| *name).collect();
-    println!("  building {} from {} …", names.join(", "), module.dir);
-    let made = cache().join("bin").join(format!("build-{}-{}", module.dir, std::process::id()));
-    fs::create_dir_all(&made)?;
-    for (name, package) in missing {
-        let mut go = Command::new("go");
-        go.current_dir(root.join(module.dir)).env("CGO_ENABLED", "0").env("GOFLAGS", "-mod=readonly -buildvcs=false").args(["build", "-trimpath"]);
-        go.arg("-ldflags").arg(format!("-s -w {}", module.ldflags)).arg("-o").arg(made.join(name)).arg(package);
-        shell::run(&mut go).with_context(|| format!("building {name}"))?;
-        fs::rename(made.join(name), bin.join(name))?;
+    if run::attempt(Command::new("go").arg("version")).is_none() {
+        bail!("Go is missing: it builds the upstream binaries (https://go.dev/doc/install)");
     }
-    fs::remove_dir_all(&made)?;
-    println!("  {} ready after {} s", module.dir, start.elapsed().as_secs());
+    let partial = store.join(format!(".partial-{}", module.dir));
+    let _leftover = fs::remove_dir_all(&partial);
+    fs::create_dir_all(&partial)?;
+    let names: Vec<&str> = module.binaries.iter().map(|(name, _)| *name).collect();
+    println!("  building {} from e2e/cluster/{}", names.join(", "), module.dir);
+    compile(module, &partial, store)?;
+    fs::rename(&partial, built).with_context(|| format!("move into {}", built.display()))
+}
+
+fn compile(module: &Module, partial: &Path, store: &Path) -> Result<()> {
+    let mut go = Command::new("go");
+    go.current_dir(source(module)).env("CGO_ENABLED", "0").args(["build", "-v", "-buildvcs=false", "-trimpath"]);
+    go.args(["-ldflags", &ldflags(module)?, "-o"]);
+    match module.binaries {
+        // A package path need not end in the name that its binary goes by.
+        [(name, package)] => go.arg(partial.join(name)).arg(package),
+        many => go.arg(partial).args(many.iter().map(|(_, package)| package)),
+    };
+    let log = store.join(format!("build-{}.log", module.dir));
+    let (started, mut said) = (Instant::now(), Instant::now());
+    run::logged(&mut go, &log, || {
+        if said.elapsed() >= Duration::from_secs(15) {
+            said = Instant::now();
+            let packages = fs::read_to_string(&log).unwrap_or_default().lines().count();
+            println!("    {packages} packages compiled or fetched, {} s", started.elapsed().as_secs());
+        }
+    })?;
+    println!("    done in {} s", started.elapsed().as_secs());
     Ok(())
+}
+
+fn link(to: &Path, at: &Path) -> Result<()> {
+    if fs::read_link(at).is_ok_and(|now| now == to) {
+        return Ok(());
+    }
+    let _old = fs::remove_file(at);
+    std::os::unix::fs::symlink(to, at).with_context(|| format!("link {}", at.display()))
 }

@@ -1,75 +1,90 @@
-//! Certificates and kubeconfigs of a cluster: one CA, one client certificate for each part.
+//! Certificates of a cluster: one CA for Kubernetes, one for etcd, and the key that signs tokens.
+//!
+//! Keys are made anew at each start and never leave the cluster's folder.
 
 use std::fs;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use time::{Duration, OffsetDateTime};
 
-use super::Cluster;
+use super::settings::{API_SERVICE, NODE, Settings};
 
-/// Writes CA, serving and client certificates into `DIR/pki` and a kubeconfig for each client.
-///
-/// # Errors
-/// A key or file cannot be made.
-pub(super) fn write(cluster: &Cluster) -> Result<()> {
-    let pki = cluster.dir.join("pki");
-    fs::create_dir_all(&pki)?;
-    let ca_key = KeyPair::generate()?;
-    let mut params = CertificateParams::default();
-    params.distinguished_name.push(DnType::CommonName, "kubernetes");
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
-    let ca = params.self_signed(&ca_key)?;
-    fs::write(pki.join("ca.crt"), ca.pem())?;
-    let issuer = Issuer::new(params, ca_key);
-    let leaf = |file: &str, cn: &str, org: Option<&str>, names: &[String]| -> Result<()> {
-        let key = KeyPair::generate()?;
-        let mut params = CertificateParams::new(names.to_vec())?;
-        params.distinguished_name.push(DnType::CommonName, cn);
-        if let Some(org) = org {
-            params.distinguished_name.push(DnType::OrganizationName, org);
-        }
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        fs::write(pki.join(format!("{file}.crt")), params.signed_by(&key, &issuer)?.pem())?;
-        fs::write(pki.join(format!("{file}.key")), key.serialize_pem())?;
-        Ok(())
-    };
-    let mut names: Vec<String> =
-        ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"].map(str::to_owned).to_vec();
-    names.extend(["127.0.0.1".to_owned(), cluster.address(), cluster.service_ip(1)]);
-    leaf("apiserver", "kube-apiserver", None, &names)?;
-    leaf("apiserver-kubelet", "kube-apiserver-kubelet-client", Some("system:masters"), &[])?;
-    leaf("kubelet-serving", "polity-node", None, &["polity-node".to_owned(), cluster.address()])?;
-    let clients = [
-        ("admin", "admin", Some("system:masters")),
-        ("controller-manager", "system:kube-controller-manager", None),
-        ("scheduler", "system:kube-scheduler", None),
-        ("kubelet", "system:node:polity-node", Some("system:nodes")),
-        ("proxy", "system:kube-proxy", None),
-    ];
-    for (file, cn, org) in clients {
-        leaf(file, cn, org, &[])?;
-        let target = if file == "admin" { cluster.kubeconfig() } else { cluster.dir.join(format!("{file}.kubeconfig")) };
-        fs::write(target, kubeconfig(cluster, file)?)?;
+/// Who gets a client certificate: file, common name, organization.
+pub const CLIENTS: &[(&str, &str, &str)] = &[
+    ("admin", "polity-admin", "system:masters"),
+    ("kube-controller-manager", "system:kube-controller-manager", ""),
+    ("kube-scheduler", "system:kube-scheduler", ""),
+    ("kube-proxy", "system:kube-proxy", ""),
+    ("kubelet", "system:node:polity-node", "system:nodes"),
+    ("coredns", "system:coredns", ""),
+    ("apiserver-kubelet", "kube-apiserver-kubelet-client", "system:masters"),
+];
+
+type Authority = Issuer<'static, KeyPair>;
+
+pub fn write(dir: &Path, settings: &Settings) -> Result<()> {
+    let pki = dir.join("pki");
+    let kubernetes = authority(&pki, "ca", "kubernetes-ca")?;
+    let address = settings.address().to_string();
+    let service = API_SERVICE.to_string();
+    let names = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local", "localhost"];
+    let names: Vec<&str> = names.into_iter().chain(["127.0.0.1", &service, &address]).collect();
+    issue(&pki, &kubernetes, "apiserver", "kube-apiserver", "", &names)?;
+    issue(&pki, &kubernetes, "kubelet-server", &format!("system:node:{NODE}"), "system:nodes", &[NODE, &address])?;
+    for (file, name, organization) in CLIENTS {
+        issue(&pki, &kubernetes, file, name, organization, &[])?;
     }
-    let accounts = KeyPair::generate()?;
-    fs::write(pki.join("accounts.key"), accounts.serialize_pem())?;
-    fs::write(pki.join("accounts.pub"), accounts.public_key_pem())?;
-    Ok(())
+    let etcd = authority(&pki, "etcd-ca", "etcd-ca")?;
+    issue(&pki, &etcd, "etcd", "etcd", "", &["localhost", "127.0.0.1"])?;
+    issue(&pki, &etcd, "apiserver-etcd", "kube-apiserver", "", &[])?;
+    let tokens = KeyPair::generate().context("make the key of tokens")?;
+    secret(&pki.join("tokens.key"), &tokens.serialize_pem())?;
+    fs::write(pki.join("tokens.pub"), tokens.public_key_pem()).context("write tokens.pub")
 }
 
-/// A kubeconfig that carries its certificates.
-fn kubeconfig(cluster: &Cluster, client: &str) -> Result<String> {
-    use base64::{Engine, engine::general_purpose::STANDARD};
-    let pki = cluster.dir.join("pki");
-    let data = |file: String| -> Result<String> { Ok(STANDARD.encode(fs::read(pki.join(file))?)) };
-    let config = serde_json::json!({
-        "apiVersion": "v1", "kind": "Config", "current-context": "polity",
-        "clusters": [{"name": "polity", "cluster": {"server": cluster.server(), "certificate-authority-data": data("ca.crt".to_owned())?}}],
-        "users": [{"name": client, "user": {
-            "client-certificate-data": data(format!("{client}.crt"))?, "client-key-data": data(format!("{client}.key"))?}}],
-        "contexts": [{"name": "polity", "context": {"cluster": "polity", "user": client}}],
-    });
-    Ok(serde_json::to_string_pretty(&config)?)
+fn params(names: &[&str], common: &str, organization: &str) -> Result<CertificateParams> {
+    let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+    let mut params = CertificateParams::new(names).with_context(|| format!("names of {common}"))?;
+    params.distinguished_name.push(DnType::CommonName, common);
+    if !organization.is_empty() {
+        params.distinguished_name.push(DnType::OrganizationName, organization);
+    }
+    params.not_before = OffsetDateTime::now_utc() - Duration::hours(1);
+    params.not_after = OffsetDateTime::now_utc() + Duration::days(365);
+    Ok(params)
+}
+
+fn authority(pki: &Path, file: &str, name: &str) -> Result<Authority> {
+    let mut params = params(&[], name, "")?;
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::CrlSign];
+    let key = KeyPair::generate().context("make a key")?;
+    let certificate = params.self_signed(&key).with_context(|| format!("sign {name}"))?;
+    fs::write(pki.join(format!("{file}.crt")), certificate.pem())?;
+    secret(&pki.join(format!("{file}.key")), &key.serialize_pem())?;
+    Ok(Issuer::new(params, key))
+}
+
+/// A certificate for clients, and with names for servers too.
+fn issue(pki: &Path, authority: &Authority, file: &str, common: &str, organization: &str, names: &[&str]) -> Result<()> {
+    let mut params = params(names, common, organization)?;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    if !names.is_empty() {
+        params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
+    }
+    let key = KeyPair::generate().context("make a key")?;
+    let certificate = params.signed_by(&key, authority).with_context(|| format!("sign {file}"))?;
+    fs::write(pki.join(format!("{file}.crt")), certificate.pem())?;
+    secret(&pki.join(format!("{file}.key")), &key.serialize_pem())
+}
+
+/// Writes a file that only its owner reads.
+fn secret(path: &Path, text: &str) -> Result<()> {
+    let _old = fs::remove_file(path);
+    let mut file = fs::OpenOptions::new().create_new(true).write(true).mode(0o600).open(path)?;
+    std::io::Write::write_all(&mut file, text.as_bytes()).with_context(|| format!("write {}", path.display()))
 }

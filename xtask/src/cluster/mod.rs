@@ -1,151 +1,127 @@
-//! A real Kubernetes for development and tests: a control plane, and with root on Linux one real node in its own network namespace.
-//! Everything that is started here is stopped here, by its own pid.
+//! A real Kubernetes on this machine, from the pinned upstream binaries.
+//!
+//! Two forms. *Plane*: etcd, API server and controller manager as processes of the caller, on loopback;
+//! no root needed, and no Pod runs. *Node*: the same and one real node, in namespaces of their own
+//! (network, mounts, processes), which need root on Linux. Everything of a cluster is under its folder;
+//! nothing outside it is changed that `down` does not take back.
 
+mod audit;
 mod certs;
-mod coredns;
+mod cgroup;
+mod containerd;
+mod control_plane;
+mod dns;
 mod down;
-mod netns;
+mod holder;
+mod kubeconfig;
+mod kubectl;
+mod link;
 mod node;
-mod plane;
-mod process;
+pub mod process;
+mod settings;
+mod volumes;
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-    time::Duration,
-};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use anyhow::{Context, Result};
-use serde::{Deserialize, Serialize};
+use anyhow::{Context, Result, bail};
 
-use crate::{shell, wait};
+use crate::{paths, upstream};
+pub use settings::Form;
+use settings::Settings;
 
-/// A cluster by name, with everything that depends on it. Two of different index can exist at once.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Cluster {
-    /// Name: `up` or `test`.
-    pub(crate) name: String,
-    /// Directory with all its state.
-    pub(crate) dir: PathBuf,
-    /// Directory with upstream binaries.
-    pub(crate) bin: PathBuf,
-    /// Whether it has a real node (root, own network namespace).
-    pub(crate) node: bool,
-    /// Tells apart subnets and ports.
-    index: u16,
+/// Namespaced names of everything that runs; also the order in which it is stopped.
+const PARTS: &[&str] =
+    &["kubelet", "kube-proxy", "coredns", "kube-scheduler", "kube-controller-manager", "kube-apiserver", "etcd", "containerd"];
+
+/// One cluster, whether it runs or not.
+pub struct Cluster {
+    name: String,
+    dir: PathBuf,
+    bin: PathBuf,
 }
 
 impl Cluster {
-    /// A cluster that may or may not run yet.
-    pub(crate) fn new(repo: &Path, bin: PathBuf, name: &str, node: bool) -> Self {
-        let dir = if name == "up" { repo.join("target/cluster") } else { repo.join(format!("target/cluster-{name}")) };
-        let index = match name {
-            "up" => 1,
-            "test" => 2,
-            "plane" => 3,
-            other => 10 + other.bytes().fold(0_u16, |sum, b| (sum.wrapping_mul(31).wrapping_add(u16::from(b))) % 200),
-        };
-        Self { name: name.to_owned(), dir, bin, node, index }
+    /// The cluster `name` of this checkout. Its folder is `target/cluster`, or `target/cluster-NAME` when it is not `up`.
+    pub fn named(name: &str) -> Result<Self> {
+        if name.is_empty() || name.len() > 20 || !name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-') {
+            bail!("a cluster's name is 1 to 20 lower-case letters, digits and dashes, not {name:?}");
+        }
+        let folder = if name == "up" { "cluster".to_owned() } else { format!("cluster-{name}") };
+        let target = std::path::absolute(paths::target())?;
+        Ok(Self { name: name.to_owned(), dir: target.join(folder), bin: target.join("upstream/bin") })
     }
 
-    /// Admin's kubeconfig.
-    pub(crate) fn kubeconfig(&self) -> PathBuf {
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub fn bin(&self) -> &Path {
+        &self.bin
+    }
+
+    pub fn kubeconfig(&self) -> PathBuf {
         self.dir.join("kubeconfig")
     }
 
-    /// Network namespace of the node.
-    fn netns(&self) -> String {
-        format!("polity-{}", self.name)
-    }
-
-    /// Address of the node (or loopback).
-    pub(crate) fn address(&self) -> String {
-        if self.node { format!("10.213.{}.2", self.index) } else { "127.0.0.1".to_owned() }
-    }
-
-    /// Address of the host's end of the link.
-    pub(crate) fn host_address(&self) -> String {
-        if self.node { format!("10.213.{}.1", self.index) } else { "127.0.0.1".to_owned() }
-    }
-
-    fn pod_cidr(&self) -> String {
-        format!("10.214.{}.0/24", self.index)
-    }
-
-    fn service_cidr(&self) -> String {
-        format!("10.215.{}.0/24", self.index)
-    }
-
-    fn service_ip(&self, last: u8) -> String {
-        format!("10.215.{}.{last}", self.index)
-    }
-
-    /// Networks that belong to the cluster: nodes, Pods, Services.
-    pub(crate) fn cidrs(&self) -> String {
-        format!("10.213.{}.0/24,{},{}", self.index, self.pod_cidr(), self.service_cidr())
-    }
-
-    fn port(&self, base: u16) -> u16 {
-        if self.node { base } else { base + 1000 + self.index * 10 }
-    }
-
-    /// URL of the API server.
-    pub(crate) fn server(&self) -> String {
-        format!("https://{}:{}", self.address(), self.port(6443))
-    }
-
-    /// `kubectl` as admin.
-    pub(crate) fn kubectl<S: AsRef<std::ffi::OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
-        let mut command = shell::cmd(self.bin.join("kubectl"), args);
-        command.env("KUBECONFIG", self.kubeconfig());
-        command
-    }
-
-    /// `helm` as admin.
-    pub(crate) fn helm<S: AsRef<std::ffi::OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
-        let mut command = shell::cmd(self.bin.join("helm"), args);
-        command.env("KUBECONFIG", self.kubeconfig()).env("HELM_CACHE_HOME", self.dir.join("helm")).env("HELM_CONFIG_HOME", self.dir.join("helm"));
-        command
-    }
-
-    /// Whether it runs and answers.
-    pub(crate) fn healthy(&self) -> bool {
-        self.kubeconfig().exists() && shell::ok(&mut self.kubectl(["get", "--raw", "/readyz", "--request-timeout=3s"])) && process::all_alive(&self.dir)
-    }
-
-    /// Starts it; one that runs and answers is taken as it is.
-    ///
-    /// # Errors
-    /// A part does not come up; its log is named.
-    pub(crate) fn up(&self) -> Result<()> {
-        if self.healthy() {
-            println!("  cluster {} runs already", self.name);
-            return Ok(());
+    /// Boots the cluster, or leaves a healthy one of the same form as it is. Says whether it was booted.
+    pub fn up(&self, form: Form) -> Result<bool> {
+        upstream::binaries()?;
+        if let Ok(settings) = Settings::read(&self.dir) {
+            if settings.form == form && self.healthy() {
+                return Ok(false);
+            }
+            println!("  the cluster \"{}\" is not whole or of the other form; starting it anew", self.name);
         }
         self.down()?;
-        fs::create_dir_all(&self.dir)?;
-        if self.node {
-            netns::up(self)?;
+        self.boot(form).inspect_err(|_| println!("  logs: {}", self.dir.join("log").display()))?;
+        Ok(true)
+    }
+
+    fn boot(&self, form: Form) -> Result<()> {
+        if form == Form::Node {
+            node::check_machine()?;
         }
-        certs::write(self).context("making certificates")?;
-        plane::start(self)?;
-        if self.node {
-            node::start(self)?;
-            coredns::start(self)?;
-            wait::until(Duration::from_secs(90), "node Ready", || {
-                let line = shell::output(&mut self.kubectl(["get", "nodes", "--no-headers"])).map_err(|e| e.to_string())?;
-                if line.contains(" Ready ") { Ok(()) } else { Err(line) }
-            })?;
+        for folder in ["log", "run", "pki", "config"] {
+            fs::create_dir_all(self.dir.join(folder)).with_context(|| format!("create {}", self.dir.display()))?;
+        }
+        let settings = Settings::choose(form)?;
+        settings.write(&self.dir)?;
+        if form == Form::Node {
+            holder::start(self)?;
+            link::connect(self, &settings)?;
+        }
+        certs::write(&self.dir, &settings)?;
+        kubeconfig::write_all(&self.dir, &settings)?;
+        control_plane::start(self, &settings)?;
+        if form == Form::Node {
+            node::start(self, &settings)?;
         }
         Ok(())
     }
 
-    /// Stops everything and removes what is left: processes, containers, mounts, link, namespace, cgroups, files.
-    ///
-    /// # Errors
-    /// Something could not be removed; it is named.
-    pub(crate) fn down(&self) -> Result<()> {
+    /// Whether every part runs and the API server (and the node) answer ready.
+    fn healthy(&self) -> bool {
+        let Ok(settings) = Settings::read(&self.dir) else { return false };
+        let parts: &[&str] = if settings.form == Form::Node { PARTS } else { control_plane::PARTS };
+        parts.iter().all(|part| process::running(&self.dir, part))
+            && kubectl::ready(self)
+            && (settings.form == Form::Plane || kubectl::node_ready(self))
+    }
+
+    /// Stops every part and removes what was made; logs stay. No error when there is nothing.
+    pub fn down(&self) -> Result<()> {
         down::down(self)
+    }
+
+    /// `kubectl` as the cluster's admin.
+    pub fn kubectl(&self) -> Command {
+        kubectl::command(self)
+    }
+
+    /// A command that runs where the cluster's parts run.
+    pub fn inside(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        holder::enter(self, program)
     }
 }
