@@ -1,0 +1,101 @@
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use polity_api::{approval::ActionRef, caller::Caller, role::RoleRef, toolcall::Digest};
+
+use super::*;
+
+/// A directory of a few people; `boss` holds everything, superiors are as listed.
+struct People;
+
+impl Directory for People {
+    fn agent(&self, username: &str) -> Option<AgentFacts> {
+        let (name, kind) = match username {
+            "ann" | "ann-laptop" => ("ann", "Human"),
+            "ben" => ("ben", "Human"),
+            "eve" => ("eve", "Human"),
+            "bot" | "system:serviceaccount:x:y" => ("bot", "AI"),
+            _ => return None,
+        };
+        Some(AgentFacts { namespace: "n".to_owned(), name: name.to_owned(), kind: kind.to_owned() })
+    }
+    fn holds(&self, agent: &AgentFacts, role: &RoleRef) -> bool {
+        role.name == "manager" && matches!(agent.name.as_str(), "ann" | "ben" | "bot")
+    }
+    fn superior(&self, agent: &AgentFacts, requester: &AgentFacts) -> bool {
+        agent.name == "ann" && requester.name == "bot"
+    }
+}
+
+fn requirement(role: Option<&str>, count: i32) -> Requirement {
+    Requirement {
+        rule: "n/p/r".to_owned(),
+        role: role.map(|name| RoleRef { org: Some("acme".to_owned()), name: name.to_owned() }),
+        group: None,
+        superior: role.is_none(),
+        count,
+        humans_only: true,
+        message: String::new(),
+    }
+}
+
+fn spec(requirements: Vec<Requirement>, decisions: &[(&str, Answer)]) -> ApprovalSpec {
+    let at = Timestamp::from_second(100).unwrap();
+    ApprovalSpec {
+        action: ActionRef::default(),
+        input: serde_json::Map::new(),
+        digest: Digest::default(),
+        requester: Caller { username: "bot".to_owned(), ..Caller::default() },
+        requirements,
+        expires_at: Time(Timestamp::from_second(1_000).unwrap()),
+        decisions: decisions
+            .iter()
+            .map(|(by, decision)| PersonDecision { by: (*by).to_owned(), decision: *decision, reason: None, at: Some(Time(at)), groups: vec![] })
+            .collect(),
+    }
+}
+
+fn phase(spec: &ApprovalSpec, second: i64) -> ApprovalPhase {
+    evaluate(spec, &People, Timestamp::from_second(second).unwrap()).phase
+}
+
+#[test]
+fn each_requirement_is_met_on_its_own() {
+    use Answer::Approve;
+    let two = || vec![requirement(Some("manager"), 2), requirement(None, 1)];
+    assert_eq!(phase(&spec(two(), &[("ben", Approve)]), 200), ApprovalPhase::Pending);
+    assert_eq!(phase(&spec(two(), &[("ben", Approve), ("ann", Approve)]), 200), ApprovalPhase::Approved);
+}
+
+#[test]
+fn quorum_counts_agents_not_usernames() {
+    use Answer::Approve;
+    let asked = || vec![requirement(Some("manager"), 2)];
+    assert_eq!(phase(&spec(asked(), &[("ann", Approve), ("ann-laptop", Approve)]), 200), ApprovalPhase::Pending);
+}
+
+#[test]
+fn requester_machines_and_strangers_never_count() {
+    use Answer::Approve;
+    for by in ["bot", "system:serviceaccount:x:y", "eve", "nobody"] {
+        let standing = evaluate(&spec(vec![requirement(Some("manager"), 1)], &[(by, Approve)]), &People, Timestamp::from_second(200).unwrap());
+        assert_eq!(standing.phase, ApprovalPhase::Pending, "{by}");
+        assert_eq!(standing.requirements[0].ignored.len(), 1, "{by}");
+    }
+    let mut unstamped = spec(vec![requirement(Some("manager"), 1)], &[("ann", Approve)]);
+    unstamped.decisions[0].at = None;
+    assert_eq!(phase(&unstamped, 200), ApprovalPhase::Pending);
+}
+
+#[test]
+fn one_entitled_no_denies_and_a_strangers_no_does_not() {
+    use Answer::{Approve, Deny};
+    let asked = || vec![requirement(Some("manager"), 1)];
+    assert_eq!(phase(&spec(asked(), &[("ann", Approve), ("ben", Deny)]), 200), ApprovalPhase::Denied);
+    assert_eq!(phase(&spec(asked(), &[("eve", Deny)]), 200), ApprovalPhase::Pending);
+}
+
+#[test]
+fn time_is_up_at_the_second_it_says() {
+    let asked = || spec(vec![requirement(Some("manager"), 1)], &[]);
+    assert_eq!(phase(&asked(), 999), ApprovalPhase::Pending);
+    assert_eq!(phase(&asked(), 1_000), ApprovalPhase::Expired);
+}

@@ -1,0 +1,525 @@
+//! Reconciles one ToolCall: decide on the stored object, then deny, wait, start, or bring its end into the status.
+//!
+//! Each pass reads the ledger first: what it says wins over the object's status, which is only its picture. An allowed call
+//! with runtime `http` is left to the edge.
+
+use std::{sync::Arc, time::Duration};
+
+use futures::StreamExt;
+use jiff::Timestamp;
+use kube::{
+    Api, Client, ResourceExt,
+    api::{DeleteParams, Patch, PatchParams},
+    core::DeserializeGuard,
+    runtime::{
+        Controller,
+        controller::{Action, Config},
+        reflector::ObjectRef,
+        watcher,
+    },
+};
+use polity_api::{
+    Approval, Task, ToolCall, ToolCallStatus,
+    approval::ApprovalPhase,
+    reasons,
+    toolcall::{Phase, PodRef, ResolvedOutcome},
+};
+use polity_ledger::{Amounts, Attempt, Begin, Idempotency, Note, OrgId, Outcome, Refused, Release, Settle, State};
+use polity_policy::{Decision, Request, Snapshot, TaskFacts, Verdict};
+use polity_runtime::{clock::Clock, snapshots::Snapshots, subject};
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    outcome::Run,
+    runner::{EXECUTOR, Runner, StartError},
+    status,
+};
+use crate::approval;
+
+/// How soon to look again at a call that cannot go on for a passing reason.
+const SOON: Duration = Duration::from_secs(2);
+/// How soon to look again at a call that runs; its end normally arrives earlier by itself.
+const WHILE_RUNNING: Duration = Duration::from_secs(10);
+
+/// What reconciling a call needs.
+pub struct CallContext {
+    /// API client.
+    pub client: Client,
+    /// Runner and, in it, the gate.
+    pub runner: Arc<Runner>,
+    /// Views of the Orgs.
+    pub snapshots: Arc<Snapshots>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// Why a pass over a call failed; it is tried again.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The API server failed.
+    #[error("the API server failed")]
+    Api(#[from] kube::Error),
+    /// The ledger failed.
+    #[error("the ledger refused")]
+    Ledger(#[from] Refused),
+}
+
+/// Runs the ToolCall controller until told to stop.
+pub async fn run(ctx: Arc<CallContext>, stop: CancellationToken) {
+    let calls: Api<DeserializeGuard<ToolCall>> = Api::all(ctx.client.clone());
+    let approvals: Api<DeserializeGuard<Approval>> = Api::all(ctx.client.clone());
+    let tasks: Api<DeserializeGuard<Task>> = Api::all(ctx.client.clone());
+    let controller = Controller::new(calls, watcher::Config::default());
+    let store = controller.store();
+    controller
+        .owns(approvals, watcher::Config::default())
+        .watches(tasks, watcher::Config::default(), move |task| {
+            let name = task.name_any();
+            let namespace = task.namespace();
+            let of_task = |call: &Arc<DeserializeGuard<ToolCall>>| {
+                call.namespace() == namespace && call.0.as_ref().is_ok_and(|c| c.spec.task_ref.as_ref().is_some_and(|t| t.name == name))
+            };
+            store.state().iter().filter(|c| of_task(c)).map(|c| ObjectRef::from_obj(c.as_ref())).collect::<Vec<_>>()
+        })
+        .with_config(Config::default().concurrency(16))
+        .graceful_shutdown_on(async move { stop.cancelled().await })
+        .run(reconcile, on_error, ctx)
+        .for_each(|result| async move {
+            if let Err(error) = result {
+                tracing::debug!(%error, "toolcall pass failed");
+            }
+        })
+        .await;
+}
+
+fn on_error(call: Arc<DeserializeGuard<ToolCall>>, error: &Error, _: Arc<CallContext>) -> Action {
+    let soon = matches!(error, Error::Api(kube::Error::Api(e)) if e.code == 409) || matches!(error, Error::Ledger(Refused::StaleSnapshot { .. } | Refused::Contended));
+    if !soon {
+        tracing::warn!(call = %call.name_any(), namespace = ?call.namespace(), error = %error, source = ?std::error::Error::source(error), "a ToolCall could not be reconciled");
+    }
+    Action::requeue(if soon { Duration::from_millis(100) } else { SOON })
+}
+
+/// One call with what a pass knows of it.
+struct Pass<'a> {
+    ctx: &'a CallContext,
+    call: &'a ToolCall,
+    id: String,
+    namespace: String,
+    org: OrgId,
+    snapshot: Arc<Snapshot>,
+    now: Timestamp,
+}
+
+async fn reconcile(guarded: Arc<DeserializeGuard<ToolCall>>, ctx: Arc<CallContext>) -> Result<Action, Error> {
+    let call = match &guarded.0 {
+        Ok(call) => call,
+        Err(error) => {
+            tracing::warn!(name = %guarded.name_any(), namespace = ?guarded.namespace(), error = %error.error, "a stored ToolCall cannot be read: it never starts");
+            return Ok(Action::await_change());
+        }
+    };
+    let (Some(id), Some(namespace)) = (call.uid(), call.namespace()) else { return Ok(Action::await_change()) };
+    if call.metadata.deletion_timestamp.is_some() {
+        return Ok(Action::await_change());
+    }
+    let now = ctx.clock.now();
+    let phase = call.status.as_ref().and_then(|s| s.phase);
+    if phase.is_some_and(Phase::ended) {
+        return expire(&ctx, call, &namespace, now).await;
+    }
+    // A namespace that is no Org's (yet), or a view that is not fresh: nothing starts, look again.
+    let Some(org_name) = ctx.snapshots.by_namespace(&namespace) else { return Ok(Action::requeue(SOON)) };
+    let Ok(snapshot) = ctx.snapshots.get(&org_name) else { return Ok(Action::requeue(SOON)) };
+    let org = OrgId { name: org_name, uid: snapshot.org_uid().to_owned() };
+    Pass { ctx: &ctx, call, id, namespace, org, snapshot, now }.go().await
+}
+
+/// Deletes an ended call when its time is over.
+async fn expire(ctx: &CallContext, call: &ToolCall, namespace: &str, now: Timestamp) -> Result<Action, Error> {
+    let Some(finished) = call.status.as_ref().and_then(|s| s.finished_at.as_ref()) else { return Ok(Action::await_change()) };
+    let left = i64::from(call.spec.ttl_seconds_after_finished) - now.duration_since(finished.0).as_secs();
+    if let Ok(left) = u64::try_from(left)
+        && left > 0
+    {
+        return Ok(Action::requeue(Duration::from_secs(left)));
+    }
+    let api: Api<ToolCall> = Api::namespaced(ctx.client.clone(), namespace);
+    let only = kube::api::Preconditions { uid: call.uid(), resource_version: None };
+    match api.delete(&call.name_any(), &DeleteParams { preconditions: Some(only), ..DeleteParams::default() }).await {
+        Ok(_) => Ok(Action::await_change()),
+        Err(kube::Error::Api(e)) if e.code == 404 || e.code == 409 => Ok(Action::await_change()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+impl Pass<'_> {
+    async fn go(&self) -> Result<Action, Error> {
+        let ledger = &self.ctx.runner.gate.ledger;
+        let attempt = ledger.attempt(&self.org, &self.id).await?;
+        match &attempt {
+            Some(attempt) if attempt.state == State::Settled => return self.settled(attempt).await,
+            Some(attempt) if attempt.state == State::Begun => return self.begun(attempt).await,
+            _ => {}
+        }
+        let held = attempt.is_some_and(|a| a.state == State::Held);
+        let task = match self.task().await? {
+            Ok(task) => task,
+            Err(missing) => return self.deny(plain(reasons::TASK_NOT_FOUND, missing, &self.snapshot), Phase::Denied, held).await,
+        };
+        if self.call.spec.cancel {
+            let canceled = plain(reasons::CANCELED, "canceled before it began".to_owned(), &self.snapshot);
+            return self.deny(canceled, Phase::Canceled, held).await;
+        }
+        if task.as_ref().is_some_and(|t| t.cancel) {
+            let canceled = plain(reasons::TASK_CANCELED, "its Task was canceled before it began".to_owned(), &self.snapshot);
+            return self.deny(canceled, Phase::Canceled, held).await;
+        }
+        self.decide(task, held).await
+    }
+
+    /// Decides on the stored object and acts on the verdict.
+    async fn decide(&self, task: Option<TaskFacts>, held: bool) -> Result<Action, Error> {
+        let Some(caller) = &self.call.spec.caller else {
+            let message = "spec.caller is missing: the call was stored while Polity's webhook was away".to_owned();
+            return self.deny(plain(reasons::CALLER_NOT_STAMPED, message, &self.snapshot), Phase::Denied, held).await;
+        };
+        if let Err(what) = self.ctx.runner.gate.guards.enforced() {
+            return self.deny(plain(reasons::ADMISSION_NOT_ENFORCED, what, &self.snapshot), Phase::Denied, held).await;
+        }
+        let approval = approval::find(&self.ctx.client, &self.namespace, self.call, &self.id).await?;
+        let standing = approval.as_ref().and_then(|a| a.status.as_ref()).and_then(|s| s.phase);
+        let refusal = match standing {
+            Some(ApprovalPhase::Denied) => Some(reasons::APPROVAL_DENIED),
+            Some(ApprovalPhase::Expired) => Some(reasons::APPROVAL_EXPIRED),
+            Some(ApprovalPhase::Withdrawn) => Some(reasons::APPROVAL_MISMATCH),
+            _ => None,
+        };
+        if let (Some(reason), Some(approval)) = (refusal, &approval) {
+            let message = approval::message(approval);
+            return self.deny(plain(reason, message, &self.snapshot), Phase::Denied, held).await;
+        }
+        let approved: Vec<String> = match (&approval, standing) {
+            (Some(a), Some(ApprovalPhase::Approved)) => a.spec.requirements.iter().map(|r| r.rule.clone()).collect(),
+            _ => Vec::new(),
+        };
+        let args = Value::Object(self.call.spec.input.clone().unwrap_or_default());
+        let request = Request {
+            verb: "tool.call",
+            tool: &self.call.spec.tool.name,
+            tool_org: self.call.spec.tool.org.as_deref(),
+            args: &args,
+            caller,
+            task: task.as_ref(),
+            job_space: self.call.spec.job_space.as_deref(),
+            context: self.call.spec.context.as_deref(),
+            id: &self.id,
+            approved: &approved,
+            now: self.now,
+        };
+        let decision = self.snapshot.decide(&request);
+        match decision.verdict {
+            Verdict::Deny => self.deny(decision, Phase::Denied, held).await,
+            Verdict::RequireApproval => self.wait(&request, decision, approval).await,
+            Verdict::Allow => self.start(&request, decision, approval.filter(|_| !approved.is_empty()), held).await,
+        }
+    }
+
+    /// Looks the Task up; a Task that is not there denies.
+    async fn task(&self) -> Result<Result<Option<TaskFacts>, String>, Error> {
+        let Some(reference) = &self.call.spec.task_ref else { return Ok(Ok(None)) };
+        let api: Api<Task> = Api::namespaced(self.ctx.client.clone(), &self.namespace);
+        let task = api.get_opt(&reference.name).await?;
+        Ok(task.map_or_else(
+            || Err(format!("there is no Task {} in namespace {}", reference.name, self.namespace)),
+            |task| {
+                let (name, uid) = (task.name_any(), task.uid().unwrap_or_default());
+                Ok(Some(TaskFacts { name, uid, job_space: task.spec.job_space, cancel: task.spec.cancel }))
+            },
+        ))
+    }
+
+    fn request_with<'a>(&'a self, args: &'a Value, caller: &'a polity_api::caller::Caller) -> Request<'a> {
+        Request {
+            verb: "tool.call",
+            tool: &self.call.spec.tool.name,
+            tool_org: self.call.spec.tool.org.as_deref(),
+            args,
+            caller,
+            task: None,
+            job_space: self.call.spec.job_space.as_deref(),
+            context: self.call.spec.context.as_deref(),
+            id: &self.id,
+            approved: &[],
+            now: self.now,
+        }
+    }
+
+    fn trace(&self) -> &str {
+        self.call.spec.trace.as_ref().map(|t| t.traceparent.as_str()).unwrap_or_default()
+    }
+
+    fn subject(&self, request: &Request<'_>, decision: &Decision) -> polity_ledger::Subject {
+        subject::subject(self.org.clone(), &self.namespace, request, decision, self.trace(), self.snapshot.keep_input())
+    }
+
+    /// Records the denial durably, gives a hold back, and ends the call.
+    async fn deny(&self, decision: Decision, phase: Phase, held: bool) -> Result<Action, Error> {
+        let gate = &self.ctx.runner.gate;
+        let args = Value::Object(self.call.spec.input.clone().unwrap_or_default());
+        let nobody = polity_api::caller::Caller::default();
+        let request = self.request_with(&args, self.call.spec.caller.as_ref().unwrap_or(&nobody));
+        let record = gate
+            .note(Note {
+                kind: "decision".to_owned(),
+                org: self.org.clone(),
+                once: Some(format!("decision/{}", self.id)),
+                subject: Some(self.subject(&request, &decision)),
+                actor: None,
+                target: None,
+                reason: decision.reason.to_owned(),
+                facts: std::collections::BTreeMap::new(),
+            })
+            .await?;
+        if held {
+            gate.release(Release { org: self.org.clone(), id: self.id.clone(), reason: decision.reason.to_owned(), by: EXECUTOR.to_owned() }).await?;
+        }
+        crate::killpoint::reached("call-denied");
+        // Made before `begin` was refused, never allowed to start.
+        self.ctx.runner.delete(&self.namespace, &self.id, None).await;
+        let shown = status::shown(&decision, None, Some(record), self.now);
+        let status = status::refused(self.status(), phase, shown, self.generation(), self.now);
+        self.write(status).await?;
+        Ok(Action::requeue(Duration::from_secs(1)))
+    }
+
+    /// Holds the reservation, makes the Approval, and says so.
+    async fn wait(&self, request: &Request<'_>, decision: Decision, approval: Option<Approval>) -> Result<Action, Error> {
+        if let Some(approval) = &approval {
+            let asked: Vec<&str> = approval.spec.requirements.iter().map(|r| r.rule.as_str()).collect();
+            if let Some(new) = decision.requirements.iter().find(|r| !asked.contains(&r.rule.as_str())) {
+                let message = format!("rule {} asks for approval since Approval {} was made; ask again", new.rule, approval.name_any());
+                return self.deny(plain(reasons::APPROVAL_MISMATCH, message, &self.snapshot), Phase::Denied, true).await;
+            }
+        }
+        let Some(tool) = decision.tool.clone() else { return Ok(Action::requeue(SOON)) };
+        let subject = self.subject(request, &decision);
+        let expires = approval::expiry(approval.as_ref(), &decision, self.call, self.now);
+        let held = self
+            .ctx
+            .runner
+            .gate
+            .hold(polity_ledger::Hold {
+                subject: subject.clone(),
+                reserve: subject::reserve(&tool),
+                charges: Vec::new(),
+                expires: expires + jiff::SignedDuration::from_secs(60),
+                idempotency: self.idempotency(request.args),
+            })
+            .await;
+        let held = match held {
+            Ok(held) => held,
+            Err(refused) => return self.refused(refused, decision).await,
+        };
+        crate::killpoint::reached("call-held");
+        let approval = match approval {
+            Some(approval) => approval,
+            None => {
+                let text = subject::approval_text(&subject.verb, &subject.target, &subject.input, request.caller, request.task.map(|t| t.name.as_str()));
+                let digest = self.ctx.runner.gate.digest(&self.org, &text).await?;
+                approval::make(&self.ctx.client, &self.namespace, self.call, &self.id, &subject, &decision, digest, expires).await?
+            }
+        };
+        crate::killpoint::reached("call-approval-made");
+        let shown = status::shown(&decision, Some(held.input), Some(held.seq), self.now);
+        self.write(status::waiting(self.status(), shown, &approval.name_any(), self.generation(), self.now)).await?;
+        Ok(Action::await_change())
+    }
+
+    /// Begins an allowed call; an `http` call is the edge's.
+    async fn start(&self, request: &Request<'_>, decision: Decision, approval: Option<Approval>, held: bool) -> Result<Action, Error> {
+        let Some(tool) = decision.tool.clone() else { return Ok(Action::requeue(SOON)) };
+        let Some(container) = &tool.spec.runtime.container else { return Ok(Action::requeue(WHILE_RUNNING)) };
+        let mut subject = self.subject(request, &decision);
+        subject.verdict.approvals = approval.iter().filter_map(ResourceExt::uid).collect();
+        let reserve = subject::reserve(&tool);
+        let run = Run {
+            id: self.id.clone(),
+            org: self.org.clone(),
+            namespace: self.namespace.clone(),
+            tool: (tool.namespace.clone(), tool.name.clone()),
+            container: container.clone(),
+            output_schema: tool.spec.output_schema.clone(),
+            timeout_seconds: tool.spec.timeout_seconds,
+            idempotent: tool.spec.idempotent,
+            input: request.args.clone(),
+            reserve: reserve.clone(),
+            call: Some((self.call.name_any(), self.id.clone())),
+            trace: self.trace().to_owned(),
+        };
+        let begin = Begin {
+            subject,
+            reserve,
+            charges: Vec::new(),
+            read: Vec::new(),
+            consume: Vec::new(),
+            executor: String::new(),
+            deadline: self.now,
+            idempotency: if held { None } else { self.idempotency(request.args) },
+            resume: Value::Null,
+        };
+        match self.ctx.runner.start(&run, begin, self.now).await {
+            Ok((begun, pod)) => {
+                let shown = status::shown(&decision, Some(begun.input), Some(begun.seq), self.now);
+                let pod = PodRef { name: pod.name_any(), uid: pod.uid().unwrap_or_default() };
+                self.write(status::running(self.status(), shown, pod, self.generation(), self.now)).await?;
+                Ok(Action::requeue(WHILE_RUNNING))
+            }
+            Err(StartError::Refused(refused)) => self.refused(refused, decision).await,
+            Err(StartError::NoPodRuntime) => {
+                let message = "no node here can run Pods, so container tools cannot run".to_owned();
+                self.deny(plain(reasons::NO_POD_RUNTIME, message, &self.snapshot), Phase::Denied, held).await
+            }
+            Err(StartError::PodRefused(why)) => {
+                self.write(status::held_up(self.status(), "PodRefused", &why, self.generation(), self.now)).await?;
+                Ok(Action::requeue(Duration::from_secs(5)))
+            }
+            Err(StartError::Api(error)) => Err(error.into()),
+        }
+    }
+
+    /// What the gate's or ledger's refusal means for the call: a denial, another call's outcome, or try again.
+    async fn refused(&self, refused: Refused, decision: Decision) -> Result<Action, Error> {
+        let reason = match &refused {
+            Refused::LedgerUnavailable { .. } | Refused::StaleSnapshot { .. } | Refused::Contended | Refused::Fenced { .. } => return Err(refused.into()),
+            Refused::IdempotencyReplay { id } => return self.replay(id).await,
+            Refused::BudgetExceeded { .. } => reasons::BUDGET_EXCEEDED,
+            Refused::IdempotencyKeyReused => reasons::IDEMPOTENCY_KEY_REUSED,
+            Refused::AlreadyUsed { .. } => reasons::ALREADY_USED,
+            Refused::AdmissionNotEnforced { .. } => reasons::ADMISSION_NOT_ENFORCED,
+            Refused::ApprovalMismatch { .. } => reasons::APPROVAL_MISMATCH,
+            Refused::NoPodRuntime => reasons::NO_POD_RUNTIME,
+            Refused::AlreadyExecuted { .. } | Refused::NotFound { .. } | Refused::Invalid { .. } | Refused::PodRefused { .. } => reasons::ALREADY_EXECUTED,
+        };
+        let held = self.ctx.runner.gate.ledger.attempt(&self.org, &self.id).await?.is_some_and(|a| a.state == State::Held);
+        let denied = Decision { verdict: Verdict::Deny, reason, message: refused.to_string(), hint: String::new(), ..decision };
+        self.deny(denied, Phase::Denied, held).await
+    }
+
+    /// Shows the outcome of the earlier call with the same idempotency key and body.
+    async fn replay(&self, id: &str) -> Result<Action, Error> {
+        let Some(earlier) = self.ctx.runner.gate.ledger.attempt(&self.org, id).await? else { return Ok(Action::requeue(SOON)) };
+        self.ctx.runner.delete(&self.namespace, &self.id, None).await;
+        if !matches!(earlier.state, State::Settled | State::Released) {
+            return Ok(Action::requeue(SOON));
+        }
+        let mut status = status::ended(self.status(), &earlier, self.generation(), self.now);
+        let message = format!("the same request ran before as {id}; this is its outcome");
+        let good = status.phase == Some(Phase::Succeeded);
+        polity_api::conditions::set(&mut status.conditions, polity_api::conditions::SUCCEEDED, good, "IdempotencyReplay", &message, self.generation(), self.now);
+        self.write(status).await?;
+        Ok(Action::requeue(Duration::from_secs(1)))
+    }
+
+    /// A call that has begun: bring the status up to it, stop it if asked, look again.
+    async fn begun(&self, attempt: &Attempt) -> Result<Action, Error> {
+        let ours = attempt.executor == EXECUTOR;
+        let canceled = self.call.spec.cancel || self.task().await?.is_ok_and(|t| t.is_some_and(|t| t.cancel));
+        if ours && canceled {
+            if let Err(error) = self.ctx.runner.cancel(attempt).await {
+                tracing::warn!(call = %self.call.name_any(), %error, "stopping a run failed");
+            }
+            return Ok(Action::requeue(Duration::from_millis(200)));
+        }
+        if ours {
+            if let Err(error) = self.ctx.runner.look_after(attempt, self.now).await {
+                tracing::warn!(call = %self.call.name_any(), %error, "looking after a run failed");
+            }
+            let shown_running = self.call.status.as_ref().and_then(|s| s.phase) == Some(Phase::Running);
+            if !shown_running {
+                let status = status::resumed(self.status(), attempt, &self.snapshot, self.generation(), self.now);
+                self.write(status).await?;
+            }
+        }
+        Ok(Action::requeue(WHILE_RUNNING))
+    }
+
+    /// A call whose attempt has ended: the terminal status, or a person's word on an unknown outcome.
+    async fn settled(&self, attempt: &Attempt) -> Result<Action, Error> {
+        if attempt.outcome == Some(Outcome::Unknown)
+            && let Some(resolution) = &self.call.spec.resolution
+        {
+            let by = resolution.by.clone().unwrap_or_default();
+            let outcome = match resolution.outcome {
+                ResolvedOutcome::Done => Outcome::Done,
+                ResolvedOutcome::NotDone => Outcome::NotDone,
+            };
+            self.ctx
+                .runner
+                .gate
+                .settle(Settle {
+                    org: self.org.clone(),
+                    id: self.id.clone(),
+                    used: Amounts::new(),
+                    last: true,
+                    outcome: Some(outcome),
+                    reason: reasons::RESOLVED.to_owned(),
+                    message: format!("resolved by {by}: {}", resolution.reason),
+                    result: None,
+                    facts: attempt.facts.clone(),
+                    by,
+                    resolution: true,
+                })
+                .await?;
+            return Ok(Action::requeue(Duration::from_millis(50)));
+        }
+        let status = status::ended(self.status(), attempt, self.generation(), self.now);
+        let waits_for_person = status.phase == Some(Phase::Unknown);
+        self.write(status).await?;
+        self.ctx.runner.delete(&self.namespace, &self.id, None).await;
+        Ok(if waits_for_person { Action::await_change() } else { Action::requeue(Duration::from_secs(1)) })
+    }
+
+    fn idempotency(&self, args: &Value) -> Option<Idempotency> {
+        self.call.spec.idempotency_key.as_ref().map(|key| Idempotency { key: key.clone(), body: subject::body_digest(&self.call.spec, args) })
+    }
+
+    fn generation(&self) -> i64 {
+        self.call.metadata.generation.unwrap_or_default()
+    }
+
+    fn status(&self) -> ToolCallStatus {
+        self.call.status.clone().unwrap_or_default()
+    }
+
+    /// Writes the status if it differs, fenced by resourceVersion: a conflict means that somebody knows more.
+    async fn write(&self, status: ToolCallStatus) -> Result<(), Error> {
+        if self.call.status.as_ref() == Some(&status) {
+            return Ok(());
+        }
+        let api: Api<ToolCall> = Api::namespaced(self.ctx.client.clone(), &self.namespace);
+        let patch = serde_json::json!({"metadata": {"resourceVersion": self.call.resource_version(), "uid": self.id}, "status": status});
+        api.patch_status(&self.call.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await?;
+        crate::killpoint::reached("call-status-written");
+        Ok(())
+    }
+}
+
+/// A refusal that comes before or outside of the rules.
+fn plain(reason: &'static str, message: String, snapshot: &Snapshot) -> Decision {
+    Decision {
+        verdict: Verdict::Deny,
+        reason,
+        message,
+        hint: String::new(),
+        rules: Vec::new(),
+        advisory: Vec::new(),
+        requirements: Vec::new(),
+        expires_after: 0,
+        snapshot: snapshot.digest().to_owned(),
+        agent: None,
+        roles: Vec::new(),
+        tool: None,
+    }
+}

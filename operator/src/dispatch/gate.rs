@@ -1,0 +1,163 @@
+//! The one way to `begin`: whoever runs an action, core checks here that admission is enforced, that the view which decided is
+//! current, that the Approval it rests on fits, and which budgets it is charged to; then the ledger commits.
+//!
+//! Never decides by itself and never lets a request name its own limits.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+};
+
+use kube::{Api, Client, ResourceExt, api::ListParams};
+use polity_api::{Approval, approval::ApprovalPhase, caller::Caller};
+use polity_ledger::{Begin, Begun, Charge, CounterKey, Held, Hold, Ledger, Note, Refused, Release, Settle, Settled, Subject, Window};
+use polity_policy::Snapshot;
+use polity_runtime::{guards::Guards, snapshots::Snapshots, subject};
+
+/// Core's gate in front of the ledger.
+pub struct Gate {
+    /// The ledger.
+    pub ledger: Ledger,
+    /// Views of the Orgs as core sees them.
+    pub snapshots: Arc<Snapshots>,
+    /// Guards and webhook configurations as they are.
+    pub guards: Arc<Guards>,
+    /// Epoch of this leader.
+    pub epoch: Arc<AtomicI64>,
+    /// API client, for the live read of an Approval.
+    pub client: Client,
+}
+
+impl Gate {
+    /// Epoch of this leader.
+    pub fn epoch(&self) -> i64 {
+        self.epoch.load(Ordering::SeqCst)
+    }
+
+    /// Checks and begins. Committed when it returns Ok.
+    ///
+    /// # Errors
+    /// As [`Refused`] says; nothing was written.
+    pub async fn begin(&self, mut begin: Begin) -> Result<Begun, Refused> {
+        self.enforced()?;
+        let snapshot = self.view(&begin.subject)?;
+        let consume = self.check_approvals(&begin.subject, &snapshot).await?;
+        begin.consume = consume;
+        begin.charges = charges(&snapshot, &begin.reserve);
+        self.ledger.begin(self.epoch(), begin).await
+    }
+
+    /// Checks and holds a reservation for a call that waits.
+    ///
+    /// # Errors
+    /// As [`Refused`] says; nothing was written.
+    pub async fn hold(&self, mut hold: Hold) -> Result<Held, Refused> {
+        self.enforced()?;
+        let snapshot = self.view(&hold.subject)?;
+        hold.charges = charges(&snapshot, &hold.reserve);
+        self.ledger.hold(self.epoch(), hold).await
+    }
+
+    /// Ends an action, or a part of it.
+    ///
+    /// # Errors
+    /// As [`Refused`] says; nothing was written.
+    pub async fn settle(&self, settle: Settle) -> Result<Settled, Refused> {
+        self.ledger.settle(self.epoch(), settle).await
+    }
+
+    /// Gives a hold back.
+    ///
+    /// # Errors
+    /// As [`Refused`] says; nothing was written.
+    pub async fn release(&self, release: Release) -> Result<i64, Refused> {
+        self.ledger.release(self.epoch(), release).await
+    }
+
+    /// Records something that reserves nothing.
+    ///
+    /// # Errors
+    /// As [`Refused`] says; nothing was written.
+    pub async fn note(&self, note: Note) -> Result<i64, Refused> {
+        self.ledger.note(self.epoch(), note).await
+    }
+
+    fn enforced(&self) -> Result<(), Refused> {
+        self.guards.enforced().map_err(|what| Refused::AdmissionNotEnforced { what })
+    }
+
+    /// The current view, if the one that decided is it or was it until a moment ago.
+    fn view(&self, subject: &Subject) -> Result<Arc<Snapshot>, Refused> {
+        let stale = || Refused::StaleSnapshot { digest: subject.snapshot.clone() };
+        let snapshot = self.snapshots.get(&subject.org.name).map_err(|_| stale())?;
+        if snapshot.org_uid() != subject.org.uid || !self.snapshots.accepts(&subject.org.uid, &subject.snapshot) {
+            return Err(stale());
+        }
+        Ok(snapshot)
+    }
+
+    /// Reads each Approval that the verdict rests on, live, and returns the single-use keys that the start consumes.
+    async fn check_approvals(&self, subject: &Subject, snapshot: &Snapshot) -> Result<Vec<String>, Refused> {
+        let mut consume = Vec::new();
+        if subject.verdict.approvals.is_empty() {
+            return Ok(consume);
+        }
+        let mismatch = |what: String| Refused::ApprovalMismatch { what };
+        let api: Api<Approval> = Api::namespaced(self.client.clone(), snapshot.namespace());
+        let list = api.list(&ListParams::default()).await.map_err(|e| Refused::LedgerUnavailable { what: format!("reading Approvals: {e}") })?;
+        for uid in &subject.verdict.approvals {
+            let approval = list.iter().find(|a| a.uid().as_deref() == Some(uid)).ok_or_else(|| mismatch(format!("no Approval of uid {uid}")))?;
+            self.check_approval(approval, subject).await?;
+            consume.push(format!("approval/{uid}"));
+        }
+        Ok(consume)
+    }
+
+    async fn check_approval(&self, approval: &Approval, subject: &Subject) -> Result<(), Refused> {
+        let name = approval.name_any();
+        let mismatch = |what: &str| Refused::ApprovalMismatch { what: format!("Approval {name} {what}") };
+        if approval.status.as_ref().and_then(|s| s.phase) != Some(ApprovalPhase::Approved) {
+            return Err(mismatch("is not approved"));
+        }
+        if approval.spec.action.call_uid != subject.id {
+            return Err(mismatch("is for another call"));
+        }
+        let caller = Caller { username: subject.actor.username.clone(), ..Caller::default() };
+        let text = subject::approval_text(&subject.verb, &subject.target, &subject.input, &caller, subject.dims.get("task").map(String::as_str));
+        let digest = self.digest(&subject.org, &text).await?;
+        if digest.digest != approval.spec.digest.digest || digest.key_id != approval.spec.digest.key_id {
+            return Err(mismatch("was given for something else: tool, input, caller or task differ"));
+        }
+        Ok(())
+    }
+
+    /// Keyed digest of a JSON value under the Org's key.
+    ///
+    /// # Errors
+    /// The value has no canonical form, or the ledger cannot read its key.
+    pub async fn digest(&self, org: &polity_ledger::OrgId, value: &serde_json::Value) -> Result<polity_ledger::KeyedDigest, Refused> {
+        let text = polity_ledger::canonical(value).map_err(|e| Refused::Invalid { what: e.to_string() })?;
+        self.ledger.digest(org, &text).await
+    }
+}
+
+/// Counters that an action of this Org is charged to: its own budgets and every ancestor's.
+fn charges(snapshot: &Snapshot, reserve: &polity_ledger::Amounts) -> Vec<Charge> {
+    snapshot
+        .budgets()
+        .iter()
+        .filter(|limit| reserve.contains_key(limit.unit))
+        .map(|limit| Charge {
+            counter: CounterKey {
+                unit: limit.unit.to_owned(),
+                window: Window::Seconds(limit.window),
+                dims: BTreeMap::from([("org".to_owned(), limit.org_uid.clone())]),
+            },
+            max: Some(limit.max),
+            owner: format!("budget of Org {} per {} s", limit.org, limit.window),
+        })
+        .collect()
+}

@@ -1,0 +1,180 @@
+//! From what a shim posted, or from what became of its Pod, to how the ledger settles it. Pure.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::Pod;
+use polity_api::{names, reasons};
+use polity_ledger::{Amounts, OrgId, Outcome, Settle};
+use polity_runtime::internal::ShimOutput;
+use serde_json::{Value, json};
+
+/// What the run is known by while it runs; kept in the ledger as `resume`.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Run {
+    /// Id of the call.
+    pub id: String,
+    /// Its Org.
+    pub org: OrgId,
+    /// Namespace of the Pod.
+    pub namespace: String,
+    /// The Tool's namespace and name.
+    pub tool: (String, String),
+    /// The tool's container, as decided on.
+    pub container: polity_api::tool::Container,
+    /// Output schema, as decided on.
+    pub output_schema: Option<serde_json::Map<String, Value>>,
+    /// Seconds it may run.
+    pub timeout_seconds: i32,
+    /// Whether running it twice does no harm.
+    pub idempotent: bool,
+    /// The input.
+    pub input: Value,
+    /// What was reserved; a call is priced by the call, so this is what it uses.
+    pub reserve: Amounts,
+    /// The ToolCall's name and uid, when there is one.
+    pub call: Option<(String, String)>,
+    /// W3C traceparent.
+    pub trace: String,
+}
+
+/// Settles by what the shim posted.
+#[must_use]
+pub fn posted(run: &Run, result: &ShimOutput) -> Settle {
+    if result.timed_out {
+        let message = format!("the tool did not finish within {} s and was stopped", run.timeout_seconds);
+        // A tool stopped in the middle may have taken effect.
+        return end(run, stopped(run), reasons::TIMED_OUT, message, None, facts(result));
+    }
+    if result.exit_code != 0 {
+        let message = format!("the tool exited with code {}", result.exit_code);
+        return end(run, Outcome::Done, reasons::TOOL_FAILED, message, None, facts(result));
+    }
+    match output(run, result) {
+        Ok(value) => end(run, Outcome::Done, "", String::new(), Some(value), facts(result)),
+        Err((reason, message)) => end(run, Outcome::Done, reason, message, None, facts(result)),
+    }
+}
+
+/// Parses and checks what the tool wrote.
+fn output(run: &Run, result: &ShimOutput) -> Result<Value, (&'static str, String)> {
+    if result.too_large || result.stdout.len() > names::MAX_RESULT {
+        return Err((reasons::RESULT_TOO_LARGE, format!("the tool wrote more than {} bytes to stdout", names::MAX_RESULT)));
+    }
+    let value: Value = serde_json::from_str(&result.stdout)
+        .map_err(|e| (reasons::INVALID_RESULT, format!("the tool's stdout is not one JSON value: {e}")))?;
+    let size = polity_ledger::canonical(&value).map_or(usize::MAX, |text| text.len());
+    if size > names::MAX_INLINE_RESULT {
+        let message = format!("the result has {size} bytes; at most {} are kept", names::MAX_INLINE_RESULT);
+        return Err((reasons::RESULT_TOO_LARGE, message));
+    }
+    if let Some(schema) = &run.output_schema {
+        let schema = Value::Object(schema.clone());
+        let validator = jsonschema::validator_for(&schema).map_err(|e| (reasons::TOOL_NOT_READY, format!("output schema: {e}")))?;
+        if let Err(error) = validator.validate(&value) {
+            return Err((reasons::INVALID_RESULT, format!("the result is not what outputSchema says, at {:?}: {error}", error.instance_path().to_string())));
+        }
+    }
+    Ok(value)
+}
+
+/// Settles by what became of the Pod when no result came: not done if the tool never started.
+#[must_use]
+pub fn lost(run: &Run, pod: Option<&Pod>, why: &str) -> Settle {
+    let started = pod.is_none_or(tool_started);
+    let outcome = if started { stopped(run) } else { Outcome::NotDone };
+    let reason = match outcome {
+        Outcome::Unknown => reasons::OUTCOME_UNKNOWN,
+        _ => reasons::TOOL_FAILED,
+    };
+    let detail = pod.and_then(trouble).map(|t| format!(": {t}")).unwrap_or_default();
+    end(run, outcome, reason, format!("{why}{detail}"), None, BTreeMap::new())
+}
+
+/// Settles a run that was stopped on request.
+#[must_use]
+pub fn canceled(run: &Run, pod: Option<&Pod>) -> Settle {
+    let mut settle = lost(run, pod, "canceled while it ran");
+    settle.reason = reasons::CANCELED.to_owned();
+    settle
+}
+
+/// Outcome of a tool that was stopped in the middle: harmless only if it may run twice.
+fn stopped(run: &Run) -> Outcome {
+    if run.idempotent { Outcome::NotDone } else { Outcome::Unknown }
+}
+
+/// Whether the tool's container ever ran.
+#[must_use]
+pub fn tool_started(pod: &Pod) -> bool {
+    let statuses = pod.status.as_ref().and_then(|s| s.container_statuses.as_deref()).unwrap_or_default();
+    statuses.iter().filter(|s| s.name == "tool").any(|s| {
+        let state = s.state.as_ref();
+        state.is_some_and(|s| s.running.is_some() || s.terminated.is_some()) || s.last_state.as_ref().is_some_and(|s| s.terminated.is_some())
+    })
+}
+
+/// Why a Pod does not start, in its own words.
+#[must_use]
+pub fn trouble(pod: &Pod) -> Option<String> {
+    let status = pod.status.as_ref()?;
+    let inits = status.init_container_statuses.as_deref().unwrap_or_default();
+    let tools = status.container_statuses.as_deref().unwrap_or_default();
+    let waiting = inits.iter().chain(tools).find_map(|s| {
+        let waiting = s.state.as_ref()?.waiting.as_ref()?;
+        let reason = waiting.reason.as_deref()?;
+        (reason != "PodInitializing" && reason != "ContainerCreating")
+            .then(|| format!("{reason} {}", waiting.message.as_deref().unwrap_or_default()).trim().to_owned())
+    });
+    let exited = inits.iter().chain(tools).find_map(|s| {
+        let ended = s.state.as_ref()?.terminated.as_ref()?;
+        (ended.exit_code != 0).then(|| format!("container {} exited with code {} {}", s.name, ended.exit_code, ended.reason.as_deref().unwrap_or_default()).trim().to_owned())
+    });
+    let conditions = status.conditions.as_deref().unwrap_or_default();
+    let unscheduled = conditions.iter().find(|c| c.type_ == "PodScheduled" && c.status == "False").and_then(|c| c.message.clone());
+    waiting.or(exited).or(unscheduled).or_else(|| status.message.clone())
+}
+
+/// Whether a Pod can never start its tool, however long one waits.
+#[must_use]
+pub fn hopeless(pod: &Pod) -> bool {
+    let Some(status) = pod.status.as_ref() else { return false };
+    if matches!(status.phase.as_deref(), Some("Failed" | "Succeeded")) {
+        return true;
+    }
+    let inits = status.init_container_statuses.as_deref().unwrap_or_default();
+    let tools = status.container_statuses.as_deref().unwrap_or_default();
+    inits.iter().chain(tools).any(|s| {
+        let reason = s.state.as_ref().and_then(|s| s.waiting.as_ref()).and_then(|w| w.reason.as_deref());
+        matches!(reason, Some("ErrImageNeverPull" | "InvalidImageName" | "CreateContainerConfigError" | "CreateContainerError" | "RunContainerError"))
+    })
+}
+
+fn facts(result: &ShimOutput) -> BTreeMap<String, Value> {
+    let mut facts = BTreeMap::from([("exitCode".to_owned(), json!(result.exit_code))]);
+    if !result.stderr_tail.is_empty() && (result.exit_code != 0 || result.timed_out) {
+        facts.insert("stderrTail".to_owned(), json!(result.stderr_tail));
+    }
+    facts
+}
+
+fn end(run: &Run, outcome: Outcome, reason: &str, message: String, result: Option<Value>, facts: BTreeMap<String, Value>) -> Settle {
+    let used = if outcome == Outcome::NotDone { Amounts::new() } else { run.reserve.clone() };
+    Settle {
+        org: run.org.clone(),
+        id: run.id.clone(),
+        used,
+        last: true,
+        outcome: Some(outcome),
+        reason: reason.to_owned(),
+        message,
+        result,
+        facts,
+        by: names::CORE.to_owned(),
+        resolution: false,
+    }
+}
+
+#[cfg(test)]
+#[path = "outcome_tests.rs"]
+mod tests;

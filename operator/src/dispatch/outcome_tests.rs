@@ -1,0 +1,72 @@
+use super::*;
+
+fn run(idempotent: bool) -> Run {
+    Run {
+        id: "u-1".to_owned(),
+        org: OrgId { name: "acme".to_owned(), uid: "o-1".to_owned() },
+        namespace: "acme".to_owned(),
+        tool: ("acme".to_owned(), "pay".to_owned()),
+        container: polity_api::tool::Container::default(),
+        output_schema: json!({"type": "object", "required": ["id"]}).as_object().cloned(),
+        timeout_seconds: 5,
+        idempotent,
+        input: json!({}),
+        reserve: Amounts::from([("calls".to_owned(), 1)]),
+        call: None,
+        trace: String::new(),
+    }
+}
+
+fn result(exit_code: i32, stdout: &str) -> ShimOutput {
+    ShimOutput { exit_code, stdout: stdout.to_owned(), stderr_tail: "oops".to_owned(), timed_out: false, too_large: false }
+}
+
+fn pod(status: Value) -> Pod {
+    serde_json::from_value(json!({"metadata": {}, "status": status})).unwrap()
+}
+
+#[test]
+fn a_good_result_is_kept_and_a_bad_one_says_why() {
+    let cases = [
+        (0, r#"{"id": 1}"#, ""),
+        (0, r#"{"no": 1}"#, reasons::INVALID_RESULT),
+        (0, "not json", reasons::INVALID_RESULT),
+        (3, r#"{"id": 1}"#, reasons::TOOL_FAILED),
+    ];
+    for (code, stdout, reason) in cases {
+        let settle = posted(&run(false), &result(code, stdout));
+        assert_eq!((settle.reason.as_str(), settle.outcome), (reason, Some(Outcome::Done)), "{stdout}");
+        assert_eq!(settle.result.is_some(), reason.is_empty());
+        assert_eq!(settle.facts.contains_key("stderrTail"), code != 0, "stderr is kept of failures only");
+    }
+}
+
+#[test]
+fn too_much_is_refused_but_counts_as_done() {
+    let text = format!(r#"{{"id": "{}"}}"#, "x".repeat(names::MAX_INLINE_RESULT));
+    let settle = posted(&run(false), &result(0, &text));
+    assert_eq!((settle.reason.as_str(), settle.outcome), (reasons::RESULT_TOO_LARGE, Some(Outcome::Done)));
+    assert_eq!(settle.used.get("calls"), Some(&1));
+}
+
+#[test]
+fn a_tool_stopped_in_the_middle_is_unknown_unless_it_may_run_twice() {
+    let stopped = ShimOutput { timed_out: true, ..result(-1, "") };
+    assert_eq!(posted(&run(false), &stopped).outcome, Some(Outcome::Unknown));
+    assert_eq!(posted(&run(true), &stopped).outcome, Some(Outcome::NotDone));
+}
+
+#[test]
+fn a_pod_that_never_started_its_tool_did_nothing() {
+    let waiting = pod(json!({"phase": "Pending", "containerStatuses": [{"name": "tool", "image": "", "imageID": "", "ready": false, "restartCount": 0,
+        "state": {"waiting": {"reason": "ErrImageNeverPull", "message": "no such image"}}}]}));
+    assert!(hopeless(&waiting));
+    let settle = lost(&run(false), Some(&waiting), "the Pod did not start");
+    assert_eq!(settle.outcome, Some(Outcome::NotDone));
+    assert!(settle.message.contains("ErrImageNeverPull no such image"), "{}", settle.message);
+    assert!(settle.used.is_empty());
+    let ran = pod(json!({"phase": "Failed", "containerStatuses": [{"name": "tool", "image": "", "imageID": "", "ready": false, "restartCount": 0,
+        "state": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}}]}));
+    assert_eq!(lost(&run(false), Some(&ran), "gone").outcome, Some(Outcome::Unknown));
+    assert_eq!(lost(&run(false), None, "gone").outcome, Some(Outcome::Unknown), "a Pod that cannot be seen may have run");
+}
