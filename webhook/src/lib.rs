@@ -14,7 +14,9 @@ pub mod state;
 pub mod tree;
 pub mod user;
 pub mod validate;
+pub mod wiring;
 
 pub use metrics::Metrics;
 pub use server::router;
-pub use state::{Attempts, Clock, Cluster, Permission, State, Unavailable, Views};
+pub use state::{Attempts, Clock, Cluster, Permission, State, SystemClock, Unavailable, Views};
+pub use wiring::{Live, Recorder};

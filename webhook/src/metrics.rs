@@ -50,6 +50,12 @@ impl Metrics {
         self.attempts_dropped.inc();
     }
 
+    /// Notes dropped so far.
+    #[must_use]
+    pub fn attempts_dropped(&self) -> u64 {
+        self.attempts_dropped.get()
+    }
+
     /// Reviews counted so far.
     #[must_use]
     pub fn reviews(&self, webhook: &str, kind: &str, verdict: &str, reason: &str) -> u64 {

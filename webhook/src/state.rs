@@ -61,6 +61,9 @@ pub trait Cluster: Send + Sync {
 
     /// The Task, from the cache or else once from the API server.
     fn task<'a>(&'a self, namespace: &'a str, name: &'a str) -> BoxFuture<'a, Result<Option<TaskFacts>, Unavailable>>;
+
+    /// Looks live for a Tool that the cache lacks; true when the views have it from now on.
+    fn tool_appeared<'a>(&'a self, namespace: &'a str, name: &'a str) -> BoxFuture<'a, bool>;
 }
 
 /// Takes notes of refused calls, best effort: never waits, drops when full.

@@ -120,6 +120,13 @@ async fn refuses_what_no_grant_allows() {
 }
 
 #[tokio::test]
+async fn a_tool_made_a_moment_ago_is_looked_for_once() {
+    let late = ("finance".to_owned(), "payments-new".to_owned());
+    let fixture = Arc::new(Fixture { late_tool: Some(late).into(), ..Fixture::default() });
+    accepted(&Ask::create(ALICE, call("payments-new", json!({"amount": 1}))).admit(&fixture).await);
+}
+
+#[tokio::test]
 async fn a_dry_run_leaves_no_note() {
     let fixture = Arc::new(Fixture::default());
     refused(&Ask::create(ALICE, pay(501)).dry_run().admit(&fixture).await, 403, reasons::POLICY_DENIED);
@@ -139,7 +146,7 @@ async fn stale_or_foreign_namespaces_deny() {
 #[tokio::test]
 async fn a_policy_that_does_not_compile_denies_what_it_selects() {
     let mut fixture = Fixture::default();
-    policy(&mut fixture.world, "broken", "Enforce", json!([{"name": "r", "expression": "args.amount <=", "effect": "Deny"}]));
+    policy(fixture.world.get_mut().unwrap(), "broken", "Enforce", json!([{"name": "r", "expression": "args.amount <=", "effect": "Deny"}]));
     refused(&Ask::create(ALICE, pay(1)).admit(&Arc::new(fixture)).await, 403, reasons::POLICY_INVALID);
 }
 

@@ -2,10 +2,8 @@
 //!
 //! Whether the parent has that much quota, and whether the namespace consents, is for core: it can still become so.
 
-use std::collections::BTreeMap;
-
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use polity_api::{Org, duration, money::parse_usd, names, org::OrgQuota, reasons};
+use polity_plan::quantity::Amount;
 use polity_policy::World;
 
 use crate::{
@@ -105,8 +103,8 @@ fn check_quota(quota: &OrgQuota, problems: &mut Problems) {
     for (map, amounts) in maps {
         for (resource, amount) in amounts {
             let field = format!("spec.quota.{map}[{resource}]");
-            if milli(amount).is_none() {
-                problems.add(&field, format!("{:?} is not an amount such as \"500m\" or \"2Gi\"", amount.0));
+            if let Err(e) = Amount::parse(&amount.0) {
+                problems.add(&field, e.to_string());
             }
             if map == "hard" && !is_quota_resource(resource) {
                 problems.add(
@@ -120,7 +118,8 @@ fn check_quota(quota: &OrgQuota, problems: &mut Problems) {
         }
     }
     for (resource, request) in &quota.container_requests {
-        if let (Some(request), Some(limit)) = (milli(request), quota.container_limits.get(resource).and_then(milli))
+        let limit = quota.container_limits.get(resource).and_then(|limit| Amount::parse(&limit.0).ok());
+        if let (Ok(request), Some(limit)) = (Amount::parse(&request.0), limit)
             && request > limit
         {
             problems.add(format!("spec.quota.containerRequests[{resource}]"), "is more than the limit in containerLimits");
@@ -151,52 +150,4 @@ fn is_quota_resource(name: &str) -> bool {
         || name.strip_prefix("requests.").is_some_and(resource)
         || name.strip_prefix("limits.").is_some_and(resource)
         || name.split_once('/').is_some_and(|(prefix, rest)| !prefix.is_empty() && !rest.is_empty())
-}
-
-/// A quantity in thousandths; None when it is not one, or larger than fits.
-fn milli(quantity: &Quantity) -> Option<i128> {
-    let units = BTreeMap::from([
-        ("", 1000_i128),
-        ("m", 1),
-        ("k", 1_000_000),
-        ("M", 1_000_000_000),
-        ("G", 1_000_000_000_000),
-        ("T", 1_000_000_000_000_000),
-        ("P", 1_000_000_000_000_000_000),
-        ("Ki", 1000 << 10),
-        ("Mi", 1000 << 20),
-        ("Gi", 1000 << 30),
-        ("Ti", 1000 << 40),
-        ("Pi", 1000 << 50),
-    ]);
-    let text = quantity.0.as_str();
-    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(split);
-    let factor = *units.get(unit)?;
-    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-    if whole.is_empty() || number.ends_with('.') || !fraction.bytes().all(|b| b.is_ascii_digit()) || fraction.len() > 9 {
-        return None;
-    }
-    let scale = 10_i128.pow(u32::try_from(fraction.len()).ok()?);
-    let value =
-        whole.parse::<i128>().ok()?.checked_mul(scale)?.checked_add(if fraction.is_empty() { 0 } else { fraction.parse().ok()? })?;
-    // Rounded up, as Kubernetes does.
-    Some((value.checked_mul(factor)? + scale - 1) / scale)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn quantities() {
-        let m = |text: &str| milli(&Quantity(text.to_owned()));
-        assert_eq!(m("500m"), Some(500));
-        assert_eq!(m("0.5"), Some(500));
-        assert_eq!(m("1Ki"), Some(1_024_000));
-        assert_eq!(m("0.0001"), Some(1), "rounds up");
-        for bad in ["", "m", "1.", ".5", "1.2.3", "1Xi", "-1", "1e3", "99999999999999999999999999999999999999999"] {
-            assert_eq!(m(bad), None, "{bad}");
-        }
-    }
 }

@@ -1,6 +1,7 @@
 //! Role: globs that can match something, Agents named once, no circle in the reporting line as far as it is visible.
 
 use polity_api::{Role, reasons, role::RoleRef};
+use polity_plan::reporting::cycle;
 use polity_policy::{Key, World};
 
 use crate::{
@@ -49,27 +50,20 @@ fn is_tool_glob(glob: &str) -> bool {
 /// Follows the line upwards from this Role. Only this Role's own circles are its fault.
 fn reporting(role: &Role, own: &Key, org: &str, world: &World, problems: &mut Problems, warnings: &mut Warnings) {
     let Some(first) = &role.spec.reports_to else { return };
-    let mut line: Vec<Key> = Vec::new();
-    let mut next: Option<(String, RoleRef)> = Some((org.to_owned(), first.clone()));
-    while let Some((at, reference)) = next.take() {
-        let itself = reference.name == own.1 && reference.org.as_deref().unwrap_or(&at) == org;
-        if itself {
-            line.push(own.clone());
-            let names: Vec<String> = line.iter().map(|(namespace, name)| format!("{namespace}/{name}")).collect();
-            problems.because(reasons::REPORTING_CYCLE, "spec.reportsTo", format!("reports to itself by way of {}", names.join(" → ")));
-            return;
-        }
-        let Some((key, above)) = tree::role(world, &at, &reference) else {
-            if line.is_empty() {
-                warnings.push(&format!("Role {:?}, which this one reports to, is not there yet", reference.name));
-            }
-            return;
-        };
-        if line.contains(key) {
-            return;
-        }
-        line.push(key.clone());
-        let there = reference.org.clone().unwrap_or(at);
-        next = above.spec.reports_to.clone().map(|reference| (there, reference));
+    let resolve = |namespace: &str, reference: &RoleRef| -> Option<Key> {
+        let from = tree::org_of(world, namespace).map(tree::name_of)?;
+        let itself = reference.name == own.1 && reference.org.as_deref().unwrap_or(from) == org;
+        if itself { Some(own.clone()) } else { tree::role(world, from, reference).map(|(key, _)| key.clone()) }
+    };
+    let superior = |of: &Key| {
+        let reference = if of == own { Some(first) } else { world.roles.get(of)?.spec.reports_to.as_ref() };
+        resolve(&of.0, reference?)
+    };
+    if superior(own).is_none() {
+        warnings.push(&format!("Role {:?}, which this one reports to, is not there yet", first.name));
+    }
+    if let Some(circle) = cycle(own, superior) {
+        let names: Vec<String> = circle.iter().map(|(namespace, name)| format!("{namespace}/{name}")).collect();
+        problems.because(reasons::REPORTING_CYCLE, "spec.reportsTo", format!("reports to itself: {}", names.join(" → ")));
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! An accepted call has no permission yet: dispatch decides again. A refused one is noted, best effort, unless it is a dry run.
 
+use std::sync::Arc;
+
 use polity_api::{ToolCall, names, reasons};
 use polity_policy::{Decision, Request as Action, Snapshot, TaskFacts, Verdict};
 
@@ -29,8 +31,7 @@ pub(super) async fn create(state: &State, request: &Request<'_>) -> Outcome {
         return Err(refusal);
     }
     let view = view?;
-    let outcome = decide(state, request, &call, &view).await;
-    match outcome {
+    match decide(state, request, &call, view.clone()).await {
         Ok((decision, _)) if decision.verdict != Verdict::Deny => Ok(accepted(&decision)),
         Ok((decision, note)) => {
             attempt::denied(state, request, *note);
@@ -93,9 +94,26 @@ async fn decide(
         approved: &[],
         now: state.clock.now(),
     };
-    let decision = view.decide(&action);
-    let note = attempt::of_decision(view, request, call, &action, &decision);
+    let mut decision = view.decide(&action);
+    if decision.reason == reasons::TOOL_NOT_FOUND && tool_appeared(state, request, call).await {
+        // Its maker may have created it a moment ago.
+        view = state.views.of_namespace(request.namespace())?;
+        decision = view.decide(&action);
+    }
+    let note = attempt::of_decision(&view, request, call, &action, &decision);
     Ok((decision, Box::new(note)))
+}
+
+async fn tool_appeared(state: &State, request: &Request<'_>, call: &ToolCall) -> bool {
+    let tool = &call.spec.tool;
+    let namespace = match &tool.org {
+        None => request.namespace().to_owned(),
+        Some(org) => match state.views.world().orgs.get(org) {
+            Some(org) => org.wanted_namespace().to_owned(),
+            None => return false,
+        },
+    };
+    state.cluster.tool_appeared(&namespace, &tool.name).await
 }
 
 async fn task_of(state: &State, request: &Request<'_>, call: &ToolCall) -> Result<Option<TaskFacts>, Refusal> {

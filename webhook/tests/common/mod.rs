@@ -34,7 +34,8 @@ pub const NOW: &str = "2026-11-21T12:00:00Z";
 
 /// Fakes and everything that a test may turn.
 pub struct Fixture {
-    pub world: World,
+    pub world: Mutex<World>,
+    pub late_tool: Mutex<Option<(String, String)>>,
     pub stale: bool,
     pub panics: bool,
     pub hangs: bool,
@@ -49,7 +50,8 @@ pub struct Fixture {
 impl Default for Fixture {
     fn default() -> Self {
         Self {
-            world: world(),
+            world: Mutex::new(world()),
+            late_tool: Mutex::default(),
             stale: false,
             panics: false,
             hangs: false,
@@ -69,15 +71,16 @@ impl Views for Fixture {
         if self.stale {
             return Err(Unavailable { reason: reasons::POLICY_STALE, message: "the view of the Org is older than 30 s".to_owned() });
         }
-        let org = self.world.orgs.values().find(|o| o.wanted_namespace() == namespace);
+        let world = self.world();
+        let org = world.orgs.values().find(|o| o.wanted_namespace() == namespace);
         match org.and_then(|o| o.metadata.name.as_deref()) {
-            Some(org) => Ok(Arc::new(Snapshot::build(&self.world, org))),
+            Some(org) => Ok(Arc::new(Snapshot::build(&world, org))),
             None => Err(Unavailable { reason: reasons::ORG_NOT_READY, message: format!("namespace {namespace:?} belongs to no Org") }),
         }
     }
 
     fn world(&self) -> Arc<World> {
-        Arc::new(self.world.clone())
+        Arc::new(self.world.lock().unwrap().clone())
     }
 }
 
@@ -99,6 +102,17 @@ impl Cluster for Fixture {
             Ok(found)
         }
         .boxed()
+    }
+
+    fn tool_appeared<'a>(&'a self, namespace: &'a str, name: &'a str) -> BoxFuture<'a, bool> {
+        let tool = self.late_tool.lock().unwrap().take().filter(|t| t == &(namespace.to_owned(), name.to_owned()));
+        if let Some(tool) = &tool {
+            let like = self.world.lock().unwrap().tools.values().next().cloned().unwrap();
+            let mut like = (*like).clone();
+            like.metadata.name = Some(tool.1.clone());
+            self.world.lock().unwrap().tools.insert(tool.clone(), Arc::new(like));
+        }
+        async move { tool.is_some() }.boxed()
     }
 }
 
