@@ -1,5 +1,7 @@
 //! What the chart ships equals what the code says: CRDs, member ClusterRoles, webhook rules; and no right without a reason.
 
+#![allow(clippy::unwrap_used, clippy::panic)] // a test file: what is not as expected fails the test
+
 use std::{collections::BTreeSet, fs, path::PathBuf};
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;

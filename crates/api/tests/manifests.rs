@@ -1,6 +1,8 @@
 //! Every manifest that users are shown (examples, snippets of the reference) fits its schema and loses nothing on its way through
 //! its type; every example starts with its namespaces, which consent.
 
+#![allow(clippy::unwrap_used, clippy::panic)] // a test file: what is not as expected fails the test
+
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use polity_api::{Agent, Approval, Org, Policy, Role, Task, Tool, ToolCall, crds};
