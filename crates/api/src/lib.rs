@@ -12,6 +12,7 @@ pub mod caller;
 pub mod conditions;
 pub mod crds;
 pub mod duration;
+pub mod generated;
 pub mod guards;
 pub mod money;
 pub mod names;

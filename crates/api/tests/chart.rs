@@ -4,8 +4,14 @@
 
 use std::{collections::BTreeSet, fs, path::PathBuf};
 
+use k8s_openapi::api::admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use polity_api::{crds, org::MemberRole};
+use polity_api::{
+    crds,
+    generated::{self, Content},
+    guards,
+    org::MemberRole,
+};
 use serde_json::Value;
 
 fn root() -> PathBuf {
@@ -36,23 +42,42 @@ fn words(value: &Value) -> Vec<&str> {
     value.as_array().into_iter().flatten().map(|v| v.as_str().unwrap()).collect()
 }
 
+/// Files printed from the code hold what the code says, whatever wrote the YAML.
 #[test]
-fn crds_are_those_of_the_types_twice() {
-    for crd in crds() {
-        let file = format!("{}.yaml", crd.spec.names.plural);
-        let text = read(&format!("crds/{file}"));
-        let printed: CustomResourceDefinition = serde_saphyr::from_str(&text).unwrap();
-        assert!(printed == crd, "crds/{file} is not what the types say: run cargo xtask gen");
-        assert!(text == read(&format!("charts/polity/files/crds/{file}")), "the chart's {file} differs from crds/: run cargo xtask gen");
+fn generated_yaml_is_what_the_code_says() {
+    fn typed<T: serde::de::DeserializeOwned + PartialEq + std::fmt::Debug>(path: &str, written: &Value, wanted: &Value) {
+        let read = |value: &Value| serde_json::from_value::<T>(value.clone()).unwrap_or_else(|e| panic!("{path}: {e}"));
+        assert!(read(written) == read(wanted), "{path} is not what the code says: run cargo xtask gen");
     }
-    let plurals: BTreeSet<String> = crds().iter().map(|c| format!("{}.yaml", c.spec.names.plural)).collect();
-    for folder in ["crds", "charts/polity/files/crds"] {
-        let files: BTreeSet<String> = fs::read_dir(root().join(folder))
-            .unwrap()
-            .map(|e| e.unwrap().file_name().into_string().unwrap())
-            .filter(|f| f.ends_with(".yaml"))
-            .collect();
-        assert_eq!(files, plurals, "{folder} holds a file that is none of a kind");
+    for (path, content) in generated::files().unwrap() {
+        let Content::Yaml(wanted) = content else { continue };
+        let text = read(&path);
+        assert!(text.starts_with(generated::HEADER), "{path}");
+        let written: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();
+        assert_eq!(written.len(), wanted.len(), "{path}");
+        for (written, wanted) in written.iter().zip(&wanted) {
+            assert_eq!(written["kind"], wanted["kind"], "{path}");
+            match wanted["kind"].as_str().unwrap() {
+                "CustomResourceDefinition" => typed::<CustomResourceDefinition>(&path, written, wanted),
+                "ValidatingAdmissionPolicy" => typed::<ValidatingAdmissionPolicy>(&path, written, wanted),
+                "ValidatingAdmissionPolicyBinding" => typed::<ValidatingAdmissionPolicyBinding>(&path, written, wanted),
+                other => panic!("{path}: {other}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn the_chart_has_the_same_bytes_and_nothing_left_over() {
+    let files: BTreeSet<String> = generated::files().unwrap().into_iter().map(|(path, _)| path).collect();
+    for folder in ["crds", "charts/polity/files/crds", "charts/polity/files/guards"] {
+        for entry in fs::read_dir(root().join(folder)).unwrap() {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            assert!(files.contains(&format!("{folder}/{name}")), "{folder}/{name} is printed by nothing");
+        }
+    }
+    for name in files.iter().filter_map(|f| f.strip_prefix("crds/")) {
+        assert!(read(&format!("crds/{name}")) == read(&format!("charts/polity/files/crds/{name}")), "{name} differs in the chart");
     }
 }
 
@@ -136,14 +161,21 @@ fn members_get_rights_on_our_kinds_only_and_core_may_bind_exactly_those() {
 }
 
 #[test]
-fn the_webhook_sees_every_kind_and_never_a_delete() {
+fn the_webhook_sees_what_dispatch_insists_on() {
     let text = read("charts/polity/templates/webhooks.yaml");
-    let lists: Vec<BTreeSet<&str>> =
-        text.lines().filter_map(|l| l.trim().strip_prefix("resources: [")?.strip_suffix(']')).map(|l| l.split(", ").collect()).collect();
-    let kinds = crds();
-    let kinds: BTreeSet<&str> = kinds.iter().map(|c| c.spec.names.plural.as_str()).collect();
-    assert_eq!(lists, [BTreeSet::from(["toolcalls", "approvals", "tasks"]), kinds], "mutating, then validating");
-    assert_eq!(text.matches("failurePolicy: Fail").count(), 2);
-    assert_eq!(text.matches("operations: [CREATE, UPDATE]").count(), 2);
+    let lists: Vec<Vec<String>> = text
+        .lines()
+        .filter_map(|l| l.trim().strip_prefix("resources: [")?.strip_suffix(']'))
+        .map(|l| l.split(", ").map(str::to_owned).collect())
+        .collect();
+    assert_eq!(lists, [guards::mutate_rule().resources.unwrap(), guards::validate_rule().resources.unwrap()]);
+    let kinds: Vec<String> = crds().into_iter().map(|c| c.spec.names.plural).collect();
+    assert_eq!(lists[1].iter().collect::<BTreeSet<_>>(), kinds.iter().collect::<BTreeSet<_>>(), "every kind");
+    for line in ["failurePolicy: Fail", "operations: [CREATE, UPDATE]", &format!("expression: {}", guards::WEBHOOK_CONDITION)] {
+        assert_eq!(text.matches(line).count(), 2, "{line}");
+    }
+    for name in [guards::MUTATE, guards::VALIDATE, guards::WEBHOOK_SERVICE] {
+        assert!(text.contains(&format!("name: {name}")), "{name}");
+    }
     assert!(!text.contains("caBundle:"), "core fills it in");
 }
