@@ -1,5 +1,192 @@
-//! Compiled Policies, shared between the snapshots of an Org tree.
+//! Compiled Policies and Tools, shared between the snapshots of an Org tree by digest of their specs.
 
-/// Compiled Policies and Tool schemas by digest. Cheap to share; keeps what recent builds used.
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use polity_api::{
+    duration,
+    policy::{Effect, PolicyRule, PolicySpec},
+};
+
+use crate::{
+    Problem, ToolFacts,
+    cel::{
+        check,
+        program::{self, Parsed, Program},
+        ty::Ty,
+    },
+    tool::CompiledTool,
+};
+
+/// A Policy that was compiled, or why it could not be.
 #[derive(Debug, Default)]
-pub struct CompileCache {}
+pub struct CompiledPolicy {
+    /// Its rules; empty when it is broken.
+    pub rules: Vec<CompiledRule>,
+    /// What is wrong with it; then it denies whatever it selects.
+    pub problems: Vec<Problem>,
+    /// Specs of rules that name `args`, checked against a Tool when the two first meet: digest of the Tool → the first problem.
+    typed: RwLock<HashMap<String, Option<Problem>>>,
+}
+
+/// A rule that was compiled.
+#[derive(Debug)]
+pub struct CompiledRule {
+    /// The expression.
+    pub program: Program,
+    /// The expression as parsed, for the check against a Tool.
+    parsed: Option<Parsed>,
+    /// Set when it has panicked; it denies until its Policy changes.
+    quarantined: AtomicBool,
+}
+
+impl CompiledRule {
+    /// Whether it has panicked before.
+    #[must_use]
+    pub fn quarantined(&self) -> bool {
+        self.quarantined.load(Ordering::Relaxed)
+    }
+
+    /// Takes it out of use.
+    pub fn quarantine(&self) {
+        self.quarantined.store(true, Ordering::Relaxed);
+    }
+}
+
+impl CompiledPolicy {
+    /// Compiles the rules of a Policy. Never fails: a broken one becomes a denial.
+    #[must_use]
+    pub fn new(spec: &PolicySpec) -> Self {
+        let mut out = Self::default();
+        for (at, rule) in spec.rules.iter().enumerate() {
+            if spec.rules.iter().take(at).any(|r| r.name == rule.name) {
+                out.problems.push(Problem::rule(rule, "another rule of the Policy has this name"));
+            }
+            out.problems.extend(shape(rule));
+            match compile(rule) {
+                Ok(rule) => out.rules.push(rule),
+                Err(problems) => out.problems.extend(problems),
+            }
+        }
+        if spec.rules.is_empty() {
+            out.problems.push(Problem { rule: String::new(), line: 0, column: 0, message: "the Policy has no rules".to_owned() });
+        }
+        if !out.problems.is_empty() {
+            out.rules.clear();
+        }
+        out
+    }
+
+    /// Checks the rules that name `args` against a Tool; the first problem, remembered.
+    #[must_use]
+    pub fn typed(&self, spec: &PolicySpec, tool: &ToolFacts, args: Option<&Ty>) -> Option<Problem> {
+        if !self.rules.iter().any(|r| r.program.uses_args) {
+            return None;
+        }
+        if let Some(known) = self.typed.read().unwrap_or_else(PoisonError::into_inner).get(&tool.digest) {
+            return known.clone();
+        }
+        let found = self.check_typed(spec, tool, args).into_iter().next();
+        let mut typed = self.typed.write().unwrap_or_else(PoisonError::into_inner);
+        typed.insert(tool.digest.clone(), found.clone());
+        found
+    }
+
+    /// Every problem of the rules with the arguments of a Tool.
+    #[must_use]
+    pub fn check_typed(&self, spec: &PolicySpec, tool: &ToolFacts, args: Option<&Ty>) -> Vec<Problem> {
+        let pairs = self.rules.iter().zip(&spec.rules).filter(|(compiled, _)| compiled.program.uses_args);
+        pairs
+            .flat_map(|(compiled, rule)| match (args, &compiled.parsed) {
+                (Some(args), Some(parsed)) => check::check(parsed, args).into_iter().map(|f| Problem::at(rule, f)).collect(),
+                _ => vec![Problem::rule(rule, &format!("Tool {} has no input schema, so rules cannot name its args", tool.name))],
+            })
+            .collect()
+    }
+
+    /// A Policy whose one rule panics when it is evaluated.
+    #[cfg(test)]
+    pub fn panicking() -> Self {
+        let program = Program { expr: ::cel::IdedExpr::default(), patterns: Arc::default(), cost: 1, uses_args: false };
+        Self { rules: vec![CompiledRule { program, parsed: None, quarantined: AtomicBool::new(false) }], ..Self::default() }
+    }
+}
+
+/// What is wrong with a rule besides its expression. The CRD says the same; this is for objects that came past it, and offline.
+fn shape(rule: &PolicyRule) -> Option<Problem> {
+    let message = match (rule.effect, &rule.approval) {
+        (Effect::Deny, None) => return None,
+        (Effect::Deny, Some(_)) => "approval belongs to effect RequireApproval",
+        (Effect::RequireApproval, None) => "effect RequireApproval needs approval",
+        (Effect::RequireApproval, Some(a)) => {
+            if [a.role.is_some(), a.group.is_some(), a.superior].into_iter().filter(|named| *named).count() != 1 {
+                "approval names exactly one of role, group, superior"
+            } else if a.count < 1 {
+                "approval.count is at least 1"
+            } else if duration::seconds(&a.expires_after).is_none() {
+                "approval.expiresAfter is not a duration such as 24h"
+            } else {
+                return None;
+            }
+        }
+    };
+    Some(Problem::rule(rule, message))
+}
+
+fn compile(rule: &PolicyRule) -> Result<CompiledRule, Vec<Problem>> {
+    let parse = || program::parse(&rule.expression).map_err(|f| vec![Problem::at(rule, f)]);
+    let parsed = parse()?;
+    // with arguments of any shape: what is wrong here is wrong for every Tool
+    let faults = check::check(&parsed, &Ty::Dyn);
+    if !faults.is_empty() {
+        return Err(faults.into_iter().map(|f| Problem::at(rule, f)).collect());
+    }
+    let program = program::finish(parsed).map_err(|e| vec![Problem::rule(rule, &e)])?;
+    let parsed = if program.uses_args { Some(parse()?) } else { None };
+    Ok(CompiledRule { program, parsed, quarantined: AtomicBool::new(false) })
+}
+
+/// Compiled Policies and Tools by digest of their spec. What no snapshot holds any more is dropped at the next build that adds something.
+#[derive(Default)]
+pub struct CompileCache {
+    policies: Mutex<HashMap<String, Arc<CompiledPolicy>>>,
+    tools: Mutex<HashMap<String, Arc<CompiledTool>>>,
+}
+
+impl fmt::Debug for CompileCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CompileCache").finish_non_exhaustive()
+    }
+}
+
+impl CompileCache {
+    /// The compiled form of a Policy.
+    pub(crate) fn policy(&self, digest: &str, spec: &PolicySpec) -> Arc<CompiledPolicy> {
+        get(&self.policies, digest, || CompiledPolicy::new(spec))
+    }
+
+    /// The compiled form of a Tool. Keyed with its name, which messages carry.
+    pub(crate) fn tool(&self, tool: &ToolFacts) -> Arc<CompiledTool> {
+        get(&self.tools, &format!("{}/{}", tool.name, tool.digest), || CompiledTool::new(tool))
+    }
+}
+
+/// Compiles outside of the lock: two at once may do the same work, and the first one stays.
+fn get<T>(map: &Mutex<HashMap<String, Arc<T>>>, key: &str, make: impl FnOnce() -> T) -> Arc<T> {
+    if let Some(have) = map.lock().unwrap_or_else(PoisonError::into_inner).get(key) {
+        return Arc::clone(have);
+    }
+    let made = Arc::new(make());
+    let mut map = map.lock().unwrap_or_else(PoisonError::into_inner);
+    // more than twice what is in use: a Policy that is edited for days must not fill the memory
+    if map.len() >= 64 && map.len() >= 2 * map.values().filter(|v| Arc::strong_count(v) > 1).count() {
+        map.retain(|_, v| Arc::strong_count(v) > 1);
+    }
+    Arc::clone(map.entry(key.to_owned()).or_insert(made))
+}

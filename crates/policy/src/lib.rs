@@ -1,9 +1,19 @@
-//! The decision: checker, compiled rules, snapshot of an Org, `decide`. Pure: no client, no clock, no environment.
+//! The decision: checker, compiled rules, snapshot of an Org, `decide`. Pure: no client, no clock, no environment (a stopwatch limits evaluation).
 
+mod canon;
+mod cel;
+mod chain;
 pub mod check;
 mod compile;
+mod decide;
+mod glob;
+mod grant;
+mod rules;
 mod snapshot;
+mod suggest;
+mod tool;
 pub mod types;
+mod vars;
 pub mod world;
 
 pub use check::{PolicyCheck, Problem, Summary, check_policy};

@@ -1,21 +1,85 @@
-//! What is in force for one Org: pure data made from the `World`, from which `decide` answers.
+//! What is in force for one Org: pure data made from the `World`, from which `decide` answers. It opens no connection and reads no clock.
 
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
-use polity_api::role::RoleRef;
+use jiff::Timestamp;
+use polity_api::{
+    Policy, Role,
+    agent::AgentType,
+    money, names,
+    org::RecordInput,
+    reasons,
+    role::{Export, RoleRef},
+};
 
-use crate::{AgentFacts, BudgetLimit, CompileCache, Decision, Request, ToolFacts, Verdict, World};
+use crate::{
+    AgentFacts, BudgetLimit, CompileCache, Key, ToolFacts, World, canon,
+    chain::{Chain, Gate, Link},
+    compile::CompiledPolicy,
+    tool::{self, CompiledTool},
+};
 
 /// Everything in force for one Org, named by a digest.
 #[derive(Debug, Default)]
 pub struct Snapshot {
-    org: String,
-    org_uid: String,
-    path: Vec<String>,
-    namespace: String,
+    pub(crate) org: String,
+    pub(crate) org_uid: String,
+    pub(crate) path: Vec<String>,
+    pub(crate) namespace: String,
     keep_input: bool,
-    digest: String,
+    pub(crate) digest: String,
     budgets: Vec<BudgetLimit>,
+    pub(crate) gates: Vec<Gate>,
+    pub(crate) starts: Vec<(String, Timestamp)>,
+    /// Username → the Agents that claim it; more than one is nobody.
+    pub(crate) users: BTreeMap<String, Vec<AgentFacts>>,
+    agents: BTreeMap<Key, AgentFacts>,
+    /// Roles of the whole chain: those of ancestors that are not exported count for `match.roles` and `roles` only.
+    pub(crate) roles: BTreeMap<Key, RoleInForce>,
+    /// By Org and name.
+    pub(crate) tools: BTreeMap<Key, ToolInForce>,
+    pub(crate) policies: Vec<PolicyInForce>,
+    /// Tools that are stored and cannot be decoded: Org and name → error.
+    pub(crate) broken_tools: BTreeMap<Key, String>,
+    /// Policies that are stored and cannot be decoded, as `namespace/name`, with the error.
+    pub(crate) broken_policies: Vec<(String, String)>,
+}
+
+/// A Role of the chain.
+#[derive(Debug)]
+pub(crate) struct RoleInForce {
+    pub org: String,
+    pub role: Arc<Role>,
+    /// Usable here: the own Org's, or exported.
+    pub usable: bool,
+}
+
+/// A Tool visible here.
+#[derive(Debug)]
+pub(crate) struct ToolInForce {
+    pub facts: Arc<ToolFacts>,
+    pub compiled: Arc<CompiledTool>,
+}
+
+/// A Policy that binds here.
+#[derive(Debug)]
+pub(crate) struct PolicyInForce {
+    pub org: String,
+    pub namespace: String,
+    pub name: String,
+    pub policy: Arc<Policy>,
+    pub compiled: Arc<CompiledPolicy>,
+}
+
+impl RoleInForce {
+    /// Agents that hold it at a time, by name.
+    pub fn holders(&self, now: Option<Timestamp>) -> impl Iterator<Item = &str> {
+        let holders = self.role.status.as_ref().map(|s| s.holders.as_slice()).unwrap_or_default();
+        holders.iter().filter(move |h| now.is_none_or(|now| h.until.as_ref().is_none_or(|until| until.0 > now))).map(|h| h.agent.as_str())
+    }
 }
 
 impl Snapshot {
@@ -27,8 +91,142 @@ impl Snapshot {
 
     /// `build`, sharing compiled Policies and schemas with other snapshots.
     #[must_use]
-    pub fn build_with(_world: &World, org: &str, _cache: &CompileCache) -> Self {
-        Self { org: org.to_owned(), ..Self::default() }
+    pub fn build_with(world: &World, org: &str, cache: &CompileCache) -> Self {
+        let chain = Chain::resolve(world, org);
+        let mut s = Self { org: org.to_owned(), ..Self::default() };
+        s.path = chain.links.iter().map(|l| l.name.clone()).collect();
+        if let Some(own) = chain.links.last().filter(|l| l.name == org) {
+            s.org_uid = own.org.metadata.uid.clone().unwrap_or_default();
+            s.namespace.clone_from(&own.namespace);
+            s.keep_input = own.org.spec.record.as_ref().is_some_and(|r| r.input == RecordInput::Full);
+        }
+        let mut force = BTreeSet::new();
+        for link in &chain.links {
+            s.take_budgets(link);
+            force.insert(format!("Org/{}/{}", uid(link.org.metadata.uid.as_deref()), canon::digest(&link.org.spec)));
+            force.insert(format!("Namespace/{}/{}", link.name, link.namespace));
+            if !link.namespace.is_empty() {
+                s.take_agents(world, link, &mut force);
+                s.take_roles(world, link, &mut force);
+                s.take_tools(world, link, cache, &mut force);
+                s.take_policies(world, link, cache, &mut force);
+            }
+        }
+        s.gates = chain.gates;
+        s.gates.sort_by_key(|g| rank(g.reason));
+        s.starts = chain.starts;
+        force.extend(s.gates.iter().map(|g| format!("Gate/{}/{}", g.reason, g.message)));
+        s.digest = canon::digest(&force);
+        s
+    }
+
+    fn take_budgets(&mut self, link: &Link) {
+        for budget in &link.org.spec.budget {
+            let limit = |unit, max| BudgetLimit {
+                org: link.name.clone(),
+                org_uid: link.org.metadata.uid.clone().unwrap_or_default(),
+                window: polity_api::duration::seconds(&budget.window).unwrap_or_default(),
+                unit,
+                max,
+            };
+            if polity_api::duration::seconds(&budget.window).is_none() {
+                self.gates.push(Gate {
+                    reason: reasons::ORG_NOT_READY,
+                    message: format!("budget of Org {}: {:?} is not a window", link.name, budget.window),
+                });
+                continue;
+            }
+            self.budgets.extend(budget.calls.map(|max| limit("calls", max)));
+            match budget.usd.as_deref().map(money::parse_usd) {
+                Some(Ok(max)) => self.budgets.push(limit("microUSD", max)),
+                Some(Err(e)) => {
+                    self.gates.push(Gate { reason: reasons::ORG_NOT_READY, message: format!("budget of Org {}: {e}", link.name) })
+                }
+                None => {}
+            }
+        }
+    }
+
+    fn take_agents(&mut self, world: &World, link: &Link, force: &mut BTreeSet<String>) {
+        for ((namespace, name), agent) in within(&world.agents, &link.namespace) {
+            if agent.metadata.deletion_timestamp.is_some() {
+                continue;
+            }
+            force.insert(format!("Agent/{}/{}", uid(agent.metadata.uid.as_deref()), canon::digest(&agent.spec)));
+            let facts = |kind: AgentType| AgentFacts { namespace: namespace.clone(), name: name.clone(), kind: kind.name().to_owned() };
+            let usernames = if agent.spec.type_ == AgentType::AI {
+                vec![names::service_account_username(namespace, &names::agent_account(name))]
+            } else {
+                agent.spec.usernames.clone().unwrap_or_default()
+            };
+            let mut human = false;
+            for username in usernames {
+                // what the API server names itself is a program, whoever claims it
+                let kind = match agent.spec.type_ {
+                    AgentType::Human if username.starts_with("system:") => AgentType::System,
+                    other => other,
+                };
+                human |= kind == AgentType::Human;
+                let claims = self.users.entry(username).or_default();
+                if !claims.iter().any(|a| a.namespace == *namespace && a.name == *name) {
+                    claims.push(facts(kind));
+                }
+            }
+            let kind = if agent.spec.type_ == AgentType::Human && !human { AgentType::System } else { agent.spec.type_ };
+            self.agents.insert((namespace.clone(), name.clone()), facts(kind));
+        }
+    }
+
+    fn take_roles(&mut self, world: &World, link: &Link, force: &mut BTreeSet<String>) {
+        for (key, role) in within(&world.roles, &link.namespace) {
+            if role.metadata.deletion_timestamp.is_some() {
+                continue;
+            }
+            let usable = link.name == self.org || role.spec.export == Some(Export::Descendants);
+            force.insert(format!("Role/{}/{}", uid(role.metadata.uid.as_deref()), canon::digest(&role.spec)));
+            for holder in role.status.iter().flat_map(|s| &s.holders) {
+                let until = holder.until.as_ref().map(|t| t.0.to_string()).unwrap_or_default();
+                force.insert(format!("Holder/{}/{}/{until}", uid(role.metadata.uid.as_deref()), holder.agent));
+            }
+            self.roles.insert(key.clone(), RoleInForce { org: link.name.clone(), role: Arc::clone(role), usable });
+        }
+    }
+
+    fn take_tools(&mut self, world: &World, link: &Link, cache: &CompileCache, force: &mut BTreeSet<String>) {
+        let own = link.name == self.org;
+        for ((_, name), tool) in within(&world.tools, &link.namespace) {
+            if tool.metadata.deletion_timestamp.is_some() || !(own || tool.spec.export == Some(Export::Descendants)) {
+                continue;
+            }
+            let facts = Arc::new(tool::facts(&link.org, tool));
+            force.insert(format!("Tool/{}/{}", facts.uid, facts.digest));
+            let compiled = cache.tool(&facts);
+            self.tools.insert((link.name.clone(), name.clone()), ToolInForce { facts, compiled });
+        }
+        for ((_, _, name), error) in broken(world, "Tool", &link.namespace) {
+            self.broken_tools.insert((link.name.clone(), name.clone()), error.clone());
+        }
+    }
+
+    fn take_policies(&mut self, world: &World, link: &Link, cache: &CompileCache, force: &mut BTreeSet<String>) {
+        // a Policy that is being deleted binds until it is gone
+        for ((namespace, name), policy) in within(&world.policies, &link.namespace) {
+            let digest = canon::digest(&policy.spec);
+            force.insert(format!("Policy/{}/{digest}", uid(policy.metadata.uid.as_deref())));
+            let compiled = cache.policy(&digest, &policy.spec);
+            let policy = Arc::clone(policy);
+            self.policies.push(PolicyInForce {
+                org: link.name.clone(),
+                namespace: namespace.clone(),
+                name: name.clone(),
+                policy,
+                compiled,
+            });
+        }
+        for ((_, namespace, name), error) in broken(world, "Policy", &link.namespace) {
+            force.insert(format!("BrokenPolicy/{namespace}/{name}/{error}"));
+            self.broken_policies.push((format!("{namespace}/{name}"), error.clone()));
+        }
     }
 
     /// Name of the Org.
@@ -75,50 +273,94 @@ impl Snapshot {
 
     /// A Tool visible from the Org: its own, or with `org` an ancestor's exported one.
     #[must_use]
-    pub fn tool(&self, _name: &str, _org: Option<&str>) -> Option<Arc<ToolFacts>> {
-        None
+    pub fn tool(&self, name: &str, org: Option<&str>) -> Option<Arc<ToolFacts>> {
+        self.tool_in_force(name, org).map(|t| Arc::clone(&t.facts))
+    }
+
+    pub(crate) fn tool_in_force(&self, name: &str, org: Option<&str>) -> Option<&ToolInForce> {
+        self.tools.get(&(org.unwrap_or(&self.org).to_owned(), name.to_owned()))
     }
 
     /// Roles in force that a user holds, as `namespace/name`.
     #[must_use]
-    pub fn roles_of(&self, _username: &str) -> Vec<String> {
-        Vec::new()
+    pub fn roles_of(&self, username: &str) -> Vec<String> {
+        let Some(agent) = self.agent_by_username(username) else { return Vec::new() };
+        self.held(&agent, None).filter(|(_, r)| r.usable).map(|(key, _)| full(key)).collect()
     }
 
-    /// Holders of a Role in force; without `org` the own Org's.
+    /// Roles of the chain that an Agent holds at a time (None: those listed).
+    pub(crate) fn held(&self, agent: &AgentFacts, now: Option<Timestamp>) -> impl Iterator<Item = (&Key, &RoleInForce)> {
+        // a Role's holders are Agents of its own namespace
+        let (namespace, name) = (agent.namespace.clone(), agent.name.clone());
+        self.roles.iter().filter(move |((ns, _), role)| *ns == namespace && role.holders(now).any(|h| h == name))
+    }
+
+    /// Holders of a Role in force; without `org` the own Org's. Only Agents that exist.
     #[must_use]
-    pub fn holders(&self, _role: &RoleRef) -> Vec<AgentFacts> {
-        Vec::new()
+    pub fn holders(&self, role: &RoleRef) -> Vec<AgentFacts> {
+        self.holders_of(&self.org, role)
+    }
+
+    fn holders_of(&self, default_org: &str, role: &RoleRef) -> Vec<AgentFacts> {
+        let org = role.org.as_deref().unwrap_or(default_org);
+        let found = self.roles.iter().find(|((_, name), r)| *name == role.name && r.org == org && r.usable);
+        let Some(((namespace, _), role)) = found else { return Vec::new() };
+        role.holders(None).filter_map(|name| self.agents.get(&(namespace.clone(), name.to_owned())).cloned()).collect()
     }
 
     /// Holders of the Roles that the Agent's Roles report to, without the Agent itself.
     #[must_use]
-    pub fn superiors(&self, _agent: &AgentFacts) -> Vec<AgentFacts> {
-        Vec::new()
+    pub fn superiors(&self, agent: &AgentFacts) -> Vec<AgentFacts> {
+        let mut out: Vec<AgentFacts> = Vec::new();
+        for (_, role) in self.held(agent, None) {
+            let Some(to) = &role.role.spec.reports_to else { continue };
+            for superior in self.holders_of(&role.org, to) {
+                if (superior.namespace != agent.namespace || superior.name != agent.name) && !out.contains(&superior) {
+                    out.push(superior);
+                }
+            }
+        }
+        out
     }
 
-    /// The one Agent behind a username; None when there is none or more than one.
+    /// The one Agent behind a username; None when there is none or more than one. The kind is that of the username: what the API server names itself
+    /// (`system:…`) is never human.
     #[must_use]
-    pub fn agent_by_username(&self, _username: &str) -> Option<AgentFacts> {
-        None
-    }
-
-    /// Decides one action. Pure; denies whatever is not granted.
-    #[must_use]
-    pub fn decide(&self, _request: &Request<'_>) -> Decision {
-        Decision {
-            verdict: Verdict::Deny,
-            reason: polity_api::reasons::ORG_NOT_READY,
-            message: "the Org takes no calls yet".to_owned(),
-            hint: String::new(),
-            rules: Vec::new(),
-            advisory: Vec::new(),
-            requirements: Vec::new(),
-            expires_after: 0,
-            snapshot: self.digest.clone(),
-            agent: None,
-            roles: Vec::new(),
-            tool: None,
+    pub fn agent_by_username(&self, username: &str) -> Option<AgentFacts> {
+        match self.users.get(username)?.as_slice() {
+            [one] => Some(one.clone()),
+            _ => None,
         }
     }
+}
+
+/// `namespace/name`.
+pub(crate) fn full(key: &Key) -> String {
+    format!("{}/{}", key.0, key.1)
+}
+
+fn uid(uid: Option<&str>) -> &str {
+    uid.unwrap_or_default()
+}
+
+/// Objects of a namespace.
+fn within<'a, T>(map: &'a BTreeMap<Key, Arc<T>>, namespace: &'a str) -> impl Iterator<Item = (&'a Key, &'a Arc<T>)> {
+    map.range((namespace.to_owned(), String::new())..).take_while(move |((ns, _), _)| ns == namespace)
+}
+
+/// Undecodable objects of a kind in a namespace.
+fn broken<'a>(world: &'a World, kind: &'a str, namespace: &'a str) -> impl Iterator<Item = (&'a (String, String, String), &'a String)> {
+    world.undecodable.iter().filter(move |((k, ns, _), _)| k == kind && ns == namespace)
+}
+
+/// Order in which gates are named when several are closed.
+fn rank(reason: &str) -> usize {
+    const ORDER: [&str; 5] = [
+        reasons::ANCESTRY_BROKEN,
+        reasons::ORG_DELETING,
+        reasons::ORG_SUSPENDED,
+        reasons::NAMESPACE_NOT_CONSENTING,
+        reasons::ORG_NOT_READY,
+    ];
+    ORDER.iter().position(|r| *r == reason).unwrap_or(ORDER.len())
 }

@@ -3,9 +3,9 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use polity_api::{Agent, Org, Policy, Role, Tool};
+use polity_api::{Agent, Org, Policy, Role, Tool, role::Export};
 
-use crate::ToolFacts;
+use crate::{ToolFacts, tool};
 
 /// Namespace and name.
 pub type Key = (String, String);
@@ -43,7 +43,43 @@ pub struct World {
 impl World {
     /// Tools that a Policy of this Org may meet: those in the namespaces of the Org and of every Org below, and what ancestors export. For `check_policy`.
     #[must_use]
-    pub fn tools_in_reach(&self, _org: &str) -> Vec<Arc<ToolFacts>> {
-        Vec::new()
+    pub fn tools_in_reach(&self, org: &str) -> Vec<Arc<ToolFacts>> {
+        let above = self.path(org);
+        let mut out = Vec::new();
+        for (name, it) in &self.orgs {
+            let below = self.path(name).iter().any(|o| o == org);
+            if !below && !above.contains(name) {
+                continue;
+            }
+            let namespace = namespace_of(it);
+            let tools = self.tools.range((namespace.to_owned(), String::new())..).take_while(|((ns, _), _)| ns == namespace);
+            out.extend(
+                tools.filter(|(_, t)| below || t.spec.export == Some(Export::Descendants)).map(|(_, t)| Arc::new(tool::facts(it, t))),
+            );
+        }
+        out
     }
+
+    /// The Org that a namespace belongs to, by what core has put in force. No label is read.
+    #[must_use]
+    pub fn org_of(&self, namespace: &str) -> Option<&str> {
+        let of = |org: &Org| org.status.as_ref().and_then(|s| s.namespace.as_ref()).is_some_and(|n| n.name == namespace);
+        self.orgs.iter().find(|(_, org)| of(org)).map(|(name, _)| name.as_str())
+    }
+
+    /// Names from an Org up to its root, as far as they exist; a cycle is cut.
+    fn path(&self, org: &str) -> Vec<String> {
+        let mut path: Vec<String> = Vec::new();
+        let mut next = Some(org.to_owned());
+        while let Some(name) = next.take().filter(|n| !path.contains(n)) {
+            next = self.orgs.get(&name).and_then(|o| o.spec.parent_ref.as_ref()).map(|p| p.name.clone());
+            path.push(name);
+        }
+        path
+    }
+}
+
+/// The namespace in force, or the one that is asked for while there is none.
+fn namespace_of(org: &Org) -> &str {
+    org.status.as_ref().and_then(|s| s.namespace.as_ref()).map_or_else(|| org.wanted_namespace(), |n| n.name.as_str())
 }

@@ -1,0 +1,133 @@
+//! Bounded evaluation of one rule after the other within one decision. An error is an error of the whole expression; a spent budget outlives it; a panic
+//! is caught here and nowhere else.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, LazyLock},
+};
+
+use cel::{
+    Context, Env, ExecutionError, Value,
+    common::{
+        types::{CelInt, CelString, STRING_TYPE},
+        value::CowVal,
+    },
+};
+
+use super::{
+    meter::Meter,
+    program::{MATCH, Program, TICK},
+};
+
+/// What became of a rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The expression is true.
+    Holds,
+    /// The expression is false.
+    Fails,
+    /// It has no boolean value for these arguments.
+    Error(String),
+    /// The budget of the decision is spent.
+    Spent,
+    /// It panicked.
+    Panicked,
+}
+
+/// Standard functions and ours, the same for every decision.
+static ENV: LazyLock<Arc<Env>> = LazyLock::new(|| {
+    let mut env = Env::stdlib();
+    // the name is not one of the standard library, so this cannot fail; if it did, rules that use it would be errors and deny
+    let _ = env.add_overload("usd", "string_to_micro_usd", vec![STRING_TYPE], usd);
+    Arc::new(env)
+});
+
+/// `usd("12.50")`: micro-USD as int.
+fn usd<'b, 'v>(args: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, ExecutionError> {
+    let text = args.first().and_then(|a| a.downcast_ref::<CelString>()).ok_or_else(ExecutionError::missing_argument_or_target)?;
+    let micro = polity_api::money::parse_usd(text.inner()).map_err(|e| ExecutionError::function_error("usd", e))?;
+    Ok(CowVal::owned(CelInt::from(micro)))
+}
+
+/// Variables and budget of one decision.
+pub struct Session {
+    context: Context<'static, 'static>,
+    meter: Arc<Meter>,
+}
+
+impl Session {
+    /// Starts with a budget and no variables.
+    ///
+    /// # Errors
+    /// A function of ours clashes with one of the evaluator's.
+    pub fn new(meter: Arc<Meter>) -> Result<Self, String> {
+        let mut context = Context::with_env(Arc::clone(&ENV));
+        let ticker = Arc::clone(&meter);
+        let tick = move |steps: i64| -> Result<bool, ExecutionError> {
+            if ticker.charge(steps.unsigned_abs()) {
+                Ok(true)
+            } else {
+                Err(ExecutionError::function_error(TICK, "the budget of the decision is spent"))
+            }
+        };
+        let matcher = Arc::clone(&meter);
+        let matches = move |text: Arc<String>, index: i64| -> Result<bool, ExecutionError> {
+            if !matcher.charge(1 + text.len() as u64 / 16) {
+                return Err(ExecutionError::function_error("matches", "the budget of the decision is spent"));
+            }
+            let pattern = usize::try_from(index).ok().and_then(|i| matcher.pattern(i));
+            pattern.map(|p| p.is_match(&text)).ok_or_else(|| ExecutionError::function_error("matches", "no such pattern"))
+        };
+        context.add_function(TICK, tick).map_err(|e| e.to_string())?;
+        context.add_function(MATCH, matches).map_err(|e| e.to_string())?;
+        Ok(Self { context, meter })
+    }
+
+    /// Sets a variable.
+    pub fn set(&mut self, name: &str, value: Value) {
+        self.context.add_variable_from_value(name, value);
+    }
+
+    /// Whether the budget is spent.
+    #[must_use]
+    pub fn spent(&self) -> bool {
+        self.meter.spent()
+    }
+
+    /// Evaluates a program.
+    #[must_use]
+    pub fn eval(&self, program: &Program) -> Outcome {
+        if !self.meter.charge(program.cost) {
+            return Outcome::Spent;
+        }
+        self.meter.use_patterns(&program.patterns);
+        let result = catch_unwind(AssertUnwindSafe(|| Value::resolve(&program.expr, &self.context)));
+        let _ = self.meter.charge(0);
+        match result {
+            Err(_) => Outcome::Panicked,
+            Ok(_) if self.meter.spent() => Outcome::Spent,
+            Ok(Ok(Value::Bool(true))) => Outcome::Holds,
+            Ok(Ok(Value::Bool(false))) => Outcome::Fails,
+            Ok(Ok(_)) => Outcome::Error("the expression is not a bool for these arguments".to_owned()),
+            Ok(Err(e)) => Outcome::Error(explain(&e)),
+        }
+    }
+}
+
+/// An evaluation error in words that hold no argument's value.
+fn explain(e: &ExecutionError) -> String {
+    match e {
+        ExecutionError::NoSuchKey(name) => format!("`{name}` is absent; guard with has(…)"),
+        ExecutionError::NoSuchOverload(e) => e.to_string(),
+        ExecutionError::UndeclaredReference(name) => format!("`{name}` is not known here"),
+        ExecutionError::FunctionError { function, .. } => format!("{function}() cannot be computed for these arguments"),
+        ExecutionError::DivisionByZero(_) | ExecutionError::RemainderByZero(_) => "division by zero".to_owned(),
+        ExecutionError::Overflow(op, ..) => format!("overflow in {op}"),
+        ExecutionError::IndexOutOfBounds(_) => "index out of bounds".to_owned(),
+        ExecutionError::UnexpectedType { got, want } => format!("{want} expected, {got} found"),
+        ExecutionError::ValuesNotComparable(..) => "values of different types cannot be ordered".to_owned(),
+        ExecutionError::DuplicateKey(_) => "a map has the same key twice".to_owned(),
+        ExecutionError::UnsupportedBinaryOperator(op, ..) => format!("{op} does not go with these types"),
+        _ => "it cannot be computed for these arguments".to_owned(),
+    }
+}

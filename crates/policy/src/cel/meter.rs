@@ -1,0 +1,67 @@
+//! The budget of one decision, kept beside the evaluation: once it is spent it stays spent, whatever an expression made of the error.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use regex::Regex;
+
+/// Most steps of one decision, over all rules.
+pub const MAX_STEPS: u64 = 1_000_000;
+/// Most time of one decision, over all rules. A stopwatch, not a clock: nothing but this limit depends on it.
+pub const MAX_TIME: Duration = Duration::from_millis(50);
+
+/// Counts steps and time of one decision.
+#[derive(Debug)]
+pub struct Meter {
+    steps: AtomicU64,
+    limit: u64,
+    end: Instant,
+    spent: AtomicBool,
+    /// Patterns of the rule under evaluation.
+    patterns: Mutex<Arc<Vec<Regex>>>,
+}
+
+impl Meter {
+    /// A budget that starts now.
+    #[must_use]
+    pub fn new(limit: u64, time: Duration) -> Self {
+        Self { steps: AtomicU64::new(0), limit, end: Instant::now() + time, spent: AtomicBool::new(false), patterns: Mutex::default() }
+    }
+
+    /// Charges steps; false when the budget is spent.
+    pub fn charge(&self, steps: u64) -> bool {
+        let total = self.steps.fetch_add(steps, Ordering::Relaxed).saturating_add(steps);
+        if total > self.limit || Instant::now() > self.end {
+            self.spent.store(true, Ordering::Relaxed);
+        }
+        !self.spent()
+    }
+
+    /// Whether it is spent.
+    #[must_use]
+    pub fn spent(&self) -> bool {
+        self.spent.load(Ordering::Relaxed)
+    }
+
+    /// Steps charged so far.
+    #[must_use]
+    pub fn steps(&self) -> u64 {
+        self.steps.load(Ordering::Relaxed)
+    }
+
+    /// Sets the patterns of the rule that is evaluated next.
+    pub fn use_patterns(&self, patterns: &Arc<Vec<Regex>>) {
+        *self.patterns.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(patterns);
+    }
+
+    /// Pattern of the rule under evaluation. None cannot happen for a program of ours and counts as an error.
+    #[must_use]
+    pub fn pattern(&self, index: usize) -> Option<Regex> {
+        self.patterns.lock().unwrap_or_else(PoisonError::into_inner).get(index).cloned()
+    }
+}

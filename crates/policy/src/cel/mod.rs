@@ -1,0 +1,10 @@
+//! CEL as rules use it: types from schemas, checker, rewriting, bounded evaluation. The crate `cel` parses and evaluates; everything that decides what is
+//! accepted is here.
+
+pub mod check;
+pub mod eval;
+pub mod meter;
+pub mod program;
+pub mod schema;
+pub mod ty;
+pub mod value;

@@ -1,0 +1,272 @@
+//! From a Tool's JSON Schema to the types that rules see. What a schema leaves open is `any`; a name that it does not declare does not exist.
+
+use std::{
+    cell::Cell,
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use serde_json::{Map, Value};
+
+use super::ty::{Field, Obj, Ty};
+
+/// Below this depth everything is `any`; a recursive schema ends here.
+const MAX_DEPTH: usize = 12;
+/// Most nodes that become types; beyond them everything is `any`.
+const MAX_NODES: u32 = 10_000;
+/// Most schema nodes that a validation may walk for one place in the input, references expanded.
+const MAX_EXPANDED: u64 = 20_000;
+
+/// What a conversion needs on its way: where references point to, and how many nodes are left.
+struct Cx<'a> {
+    root: &'a Value,
+    left: Cell<u32>,
+}
+
+/// Type of `args` for a Tool.
+#[must_use]
+pub fn args(schema: &Value, tool: &str) -> Ty {
+    let cx = Cx { root: schema, left: Cell::new(MAX_NODES) };
+    let ty = of(schema, &cx, &format!("args of Tool {tool}"), 0);
+    match ty {
+        Ty::Object(_) | Ty::Map(_) => ty,
+        _ => Ty::Map(Arc::new(Ty::Dyn)),
+    }
+}
+
+fn of(schema: &Value, cx: &Cx<'_>, what: &str, depth: usize) -> Ty {
+    let Value::Object(map) = schema else { return Ty::Dyn };
+    if depth > MAX_DEPTH || cx.left.get() == 0 {
+        return Ty::Dyn;
+    }
+    cx.left.set(cx.left.get() - 1);
+    let mut parts = vec![own(map, cx, what, depth)];
+    if let Some(target) = reference(map, cx.root) {
+        parts.push(of(target, cx, what, depth + 1));
+    }
+    for part in list(map, "allOf") {
+        parts.push(of(part, cx, what, depth + 1));
+    }
+    for key in ["anyOf", "oneOf"] {
+        if map.contains_key(key) {
+            let variants: Vec<Ty> = list(map, key).map(|v| of(v, cx, what, depth + 1)).collect();
+            parts.push(either(variants, what));
+        }
+    }
+    parts.into_iter().reduce(both).unwrap_or(Ty::Dyn)
+}
+
+/// The target of a local reference.
+fn reference<'a>(map: &Map<String, Value>, root: &'a Value) -> Option<&'a Value> {
+    let pointer = map.get("$ref")?.as_str()?.strip_prefix('#')?;
+    if pointer.is_empty() { Some(root) } else { root.pointer(pointer) }
+}
+
+fn list<'a>(map: &'a Map<String, Value>, key: &str) -> impl Iterator<Item = &'a Value> {
+    map.get(key).and_then(Value::as_array).into_iter().flatten()
+}
+
+/// What a schema says of itself, without references and combinations.
+fn own(map: &Map<String, Value>, cx: &Cx<'_>, what: &str, depth: usize) -> Ty {
+    let listed = map.get("const").map(std::slice::from_ref).or_else(|| map.get("enum").and_then(Value::as_array).map(Vec::as_slice));
+    let base = match map.get("type") {
+        Some(Value::String(name)) => named(name, map, cx, what, depth),
+        Some(Value::Array(names)) => {
+            let all: Vec<Ty> = names.iter().filter_map(Value::as_str).map(|name| named(name, map, cx, what, depth)).collect();
+            either(all, what)
+        }
+        _ if map.contains_key("properties") => object(map, cx, what, depth),
+        _ if map.contains_key("items") => array(map, cx, what, depth),
+        _ => Ty::Dyn,
+    };
+    match listed {
+        Some(values) => values_of(values, &base),
+        None => base,
+    }
+}
+
+fn named(name: &str, map: &Map<String, Value>, cx: &Cx<'_>, what: &str, depth: usize) -> Ty {
+    match name {
+        "string" => Ty::STRING,
+        "integer" => Ty::Int,
+        "number" => Ty::Double,
+        "boolean" => Ty::Bool,
+        "null" => Ty::Null,
+        "array" => array(map, cx, what, depth),
+        "object" => object(map, cx, what, depth),
+        _ => Ty::Dyn,
+    }
+}
+
+fn array(map: &Map<String, Value>, cx: &Cx<'_>, what: &str, depth: usize) -> Ty {
+    match map.get("items") {
+        Some(items) if !map.contains_key("prefixItems") => Ty::list(of(items, cx, &format!("items of {what}"), depth + 1)),
+        _ => Ty::list(Ty::Dyn),
+    }
+}
+
+fn object(map: &Map<String, Value>, cx: &Cx<'_>, what: &str, depth: usize) -> Ty {
+    let properties = map.get("properties").and_then(Value::as_object);
+    let required: BTreeSet<&str> = list(map, "required").filter_map(Value::as_str).collect();
+    if let Some(properties) = properties.filter(|p| !p.is_empty()) {
+        let fields = properties
+            .iter()
+            .map(|(name, schema)| {
+                let ty = of(schema, cx, &format!("{name} in {what}"), depth + 1);
+                (name.clone(), Field { ty, required: required.contains(name.as_str()) })
+            })
+            .collect();
+        return Ty::Object(Arc::new(Obj { what: what.to_owned(), fields }));
+    }
+    match map.get("additionalProperties") {
+        Some(Value::Bool(false)) if !map.contains_key("patternProperties") => {
+            Ty::Object(Arc::new(Obj { what: what.to_owned(), ..Obj::default() }))
+        }
+        Some(values @ Value::Object(_)) if !map.contains_key("patternProperties") => {
+            Ty::Map(Arc::new(of(values, cx, &format!("values of {what}"), depth + 1)))
+        }
+        _ => Ty::Map(Arc::new(Ty::Dyn)),
+    }
+}
+
+/// Type of listed values.
+fn values_of(values: &[Value], base: &Ty) -> Ty {
+    let strings: Option<Vec<String>> = values.iter().filter(|v| !v.is_null()).map(|v| v.as_str().map(str::to_owned)).collect();
+    let ty = match strings {
+        Some(strings) if !strings.is_empty() => Ty::Str(Some(Arc::new(strings))),
+        _ if *base != Ty::Dyn => return base.clone(),
+        _ if values.iter().all(Value::is_boolean) => Ty::Bool,
+        _ if values.iter().all(Value::is_i64) => Ty::Int,
+        _ => return Ty::Dyn,
+    };
+    if values.iter().any(Value::is_null) { ty.nullable() } else { ty }
+}
+
+/// One of several.
+fn either(variants: Vec<Ty>, what: &str) -> Ty {
+    let null = variants.iter().any(|t| matches!(t, Ty::Null | Ty::Nullable(_)));
+    let mut rest = variants.into_iter().filter(|t| *t != Ty::Null).map(|t| t.non_null().clone());
+    let Some(first) = rest.next() else { return if null { Ty::Null } else { Ty::Dyn } };
+    let joined = rest.fold(first, |a, b| match (&a, &b) {
+        (Ty::Int | Ty::Double, Ty::Int | Ty::Double) => {
+            if a == b {
+                a
+            } else {
+                Ty::Double
+            }
+        }
+        (Ty::Str(Some(x)), Ty::Str(Some(y))) => Ty::Str(Some(Arc::new(x.iter().chain(y.iter()).cloned().collect()))),
+        (Ty::Object(x), Ty::Object(y)) => Ty::Object(Arc::new(overlap(x, y, what))),
+        _ => a.join(&b).unwrap_or(Ty::Dyn),
+    });
+    if null { joined.nullable() } else { joined }
+}
+
+/// Fields of one or the other object: always there only if they are in both.
+fn overlap(x: &Obj, y: &Obj, what: &str) -> Obj {
+    let mut fields = BTreeMap::new();
+    for name in x.fields.keys().chain(y.fields.keys()) {
+        let field = match (x.fields.get(name), y.fields.get(name)) {
+            (Some(a), Some(b)) => Field { ty: either(vec![a.ty.clone(), b.ty.clone()], what), required: a.required && b.required },
+            (Some(a), None) | (None, Some(a)) => Field { ty: a.ty.clone(), required: false },
+            (None, None) => continue,
+        };
+        fields.insert(name.clone(), field);
+    }
+    Obj { what: what.to_owned(), fields }
+}
+
+/// Both at once.
+fn both(a: Ty, b: Ty) -> Ty {
+    match (a, b) {
+        (Ty::Dyn, t) | (t, Ty::Dyn) => t,
+        (Ty::Object(a), Ty::Object(b)) => {
+            let mut fields = a.fields.clone();
+            for (name, field) in &b.fields {
+                match fields.get_mut(name) {
+                    Some(have) => {
+                        have.required |= field.required;
+                        have.ty = both(have.ty.clone(), field.ty.clone());
+                    }
+                    None => {
+                        fields.insert(name.clone(), field.clone());
+                    }
+                }
+            }
+            Ty::Object(Arc::new(Obj { what: a.what.clone(), fields }))
+        }
+        (Ty::Map(_), t @ (Ty::Object(_) | Ty::Map(_))) | (t @ Ty::Object(_), Ty::Map(_)) => t,
+        (Ty::Str(None), t @ Ty::Str(_)) => t,
+        (Ty::Double, Ty::Int) => Ty::Int,
+        (a, _) => a,
+    }
+}
+
+/// Refuses schemas whose validation could take time out of proportion to their size: references that multiply, or that recur on more than one branch.
+///
+/// # Errors
+/// Such a schema, a reference that leaves it, or a dynamic one.
+pub fn guard(schema: &Value) -> Result<(), String> {
+    if !crate::canon::depth_within(schema, 96) {
+        return Err("input schema: nested deeper than 96 levels".to_owned());
+    }
+    let mut walk = Walk { root: schema, open: Vec::new(), known: BTreeMap::new(), recurring: 0 };
+    let size = walk.size(schema, false)?;
+    if size > MAX_EXPANDED {
+        return Err(format!("input schema: with references expanded it has more than {MAX_EXPANDED} parts"));
+    }
+    if walk.recurring > 1 {
+        return Err("input schema: recurs on more than one branch of anyOf, oneOf, allOf, not or if".to_owned());
+    }
+    Ok(())
+}
+
+struct Walk<'a> {
+    root: &'a Value,
+    open: Vec<&'a str>,
+    known: BTreeMap<&'a str, u64>,
+    recurring: usize,
+}
+
+impl<'a> Walk<'a> {
+    fn size(&mut self, schema: &'a Value, branch: bool) -> Result<u64, String> {
+        match schema {
+            Value::Array(items) => items.iter().try_fold(1_u64, |n, s| Ok(n.saturating_add(self.size(s, branch)?))),
+            Value::Object(map) => {
+                let mut n = 1_u64;
+                for (key, value) in map {
+                    n = n.saturating_add(match (key.as_str(), value) {
+                        ("$ref", Value::String(target)) => self.target(target, branch)?,
+                        ("$dynamicRef" | "$recursiveRef", _) => return Err(format!("input schema: {key} is not supported")),
+                        ("$defs" | "definitions" | "const" | "enum" | "default" | "examples", _) => 1,
+                        ("anyOf" | "oneOf" | "allOf" | "not" | "if" | "then" | "else", v) => self.size(v, true)?,
+                        (_, v) => self.size(v, branch)?,
+                    });
+                }
+                Ok(n)
+            }
+            _ => Ok(1),
+        }
+    }
+
+    fn target(&mut self, target: &'a str, branch: bool) -> Result<u64, String> {
+        let Some(pointer) = target.strip_prefix('#') else {
+            return Err(format!("input schema: $ref {target:?} leaves the schema; only references that start with # are followed"));
+        };
+        if self.open.contains(&target) || pointer.is_empty() {
+            self.recurring += usize::from(branch);
+            return Ok(1);
+        }
+        if let Some(&n) = self.known.get(target) {
+            return Ok(n);
+        }
+        let Some(found) = self.root.pointer(pointer) else {
+            return Err(format!("input schema: $ref {target:?} names nothing in the schema"));
+        };
+        self.open.push(target);
+        let n = self.size(found, branch)?;
+        self.open.pop();
+        self.known.insert(target, n);
+        Ok(n)
+    }
+}

@@ -1,0 +1,60 @@
+//! What Roles grant, and which actions a Policy looks at. Names and labels only; no expression is read here.
+
+use polity_api::{policy::Match, role::Grant};
+
+use crate::{ToolFacts, glob};
+
+/// Whether a grant covers a verb on a Tool. A grant that names neither tools nor risk labels grants nothing.
+#[must_use]
+pub fn covers(grant: &Grant, verb: &str, tool: &ToolFacts) -> bool {
+    if !grant.verbs.iter().any(|v| v == verb) || (grant.tools.is_none() && grant.risk.is_none()) {
+        return false;
+    }
+    let named = grant.tools.as_ref().is_none_or(|globs| globs.iter().any(|g| glob::matches(g, &tool.name)));
+    let harmless = grant.risk.as_ref().is_none_or(|allowed| tool.spec.risk.iter().all(|label| allowed.contains(label)));
+    named && harmless
+}
+
+/// The facts of an action that a match reads.
+#[derive(Clone, Copy, Debug)]
+pub struct Action<'a> {
+    /// Verb.
+    pub verb: &'a str,
+    /// Org that acts.
+    pub org: &'a str,
+    /// Names from the root Org down to it.
+    pub path: &'a [String],
+    /// Tool.
+    pub tool: &'a ToolFacts,
+    /// Agent that acts, by name.
+    pub agent: &'a str,
+    /// Groups of the caller.
+    pub groups: &'a [String],
+    /// Job space of the action.
+    pub job_space: Option<&'a str>,
+}
+
+/// Whether a match selects a Tool, whoever calls it.
+#[must_use]
+pub fn selects_tool(m: Option<&Match>, tool: &ToolFacts) -> bool {
+    m.is_none_or(|m| any(&m.tools, |g| glob::matches(g, &tool.name)) && any(&m.risk, |label| tool.spec.risk.contains(label)))
+}
+
+/// Whether a match selects an action. `held` are the names of the caller's Roles in the Policy's own Org.
+#[must_use]
+pub fn selects(m: Option<&Match>, action: &Action<'_>, held: &[&str]) -> bool {
+    let Some(m) = m else { return true };
+    selects_tool(Some(m), action.tool)
+        && any(&m.verbs, |v| v == action.verb)
+        && any(&m.orgs, |o| o == action.org)
+        && any(&m.units, |u| action.path.contains(u))
+        && any(&m.roles, |r| held.contains(&r.as_str()))
+        && any(&m.groups, |g| action.groups.contains(g))
+        && any(&m.agents, |a| a == action.agent)
+        && any(&m.job_spaces, |j| action.job_space == Some(j))
+}
+
+/// An absent field selects everything.
+fn any(entries: &[String], fits: impl Fn(&String) -> bool) -> bool {
+    entries.is_empty() || entries.iter().any(fits)
+}

@@ -1,0 +1,101 @@
+//! A Tool as decided on: its facts, its input schema compiled once, and the types that rules see of its arguments.
+
+use jsonschema::{Draft, PatternOptions, ValidationError, Validator};
+use polity_api::{Org, Tool, money};
+use serde_json::Value;
+
+use crate::{
+    ToolFacts, canon,
+    cel::{schema, ty::Ty},
+};
+
+/// Largest compiled pattern of a schema, in bytes.
+const PATTERN_SIZE: usize = 256 * 1024;
+
+/// A Tool that was compiled, or why it could not be.
+#[derive(Debug)]
+pub struct CompiledTool {
+    /// The input schema; None: any object.
+    validator: Option<Validator>,
+    /// Type of `args` for rules; None: rules may not name `args`.
+    pub args: Option<Ty>,
+    /// Why the Tool is not usable.
+    pub broken: Option<String>,
+}
+
+/// Facts of a stored Tool.
+#[must_use]
+pub fn facts(org: &Org, tool: &Tool) -> ToolFacts {
+    let price = tool.spec.price.as_ref().and_then(|p| money::parse_usd(&p.usd).ok());
+    ToolFacts {
+        org: org.metadata.name.clone().unwrap_or_default(),
+        namespace: tool.metadata.namespace.clone().unwrap_or_default(),
+        name: tool.metadata.name.clone().unwrap_or_default(),
+        uid: tool.metadata.uid.clone().unwrap_or_default(),
+        digest: canon::digest(&tool.spec),
+        micro_usd: price.unwrap_or_default(),
+        spec: tool.spec.clone(),
+    }
+}
+
+/// Compiles an input schema alone: draft 2020-12 unless it says otherwise, nothing fetched, patterns in linear time.
+///
+/// # Errors
+/// The schema is not valid, refers to something outside itself, or has a pattern that is too large or not regular.
+pub fn compile_schema(schema: &Value) -> Result<Validator, String> {
+    jsonschema::options()
+        .with_draft(Draft::Draft202012)
+        .offline()
+        .with_pattern_options(PatternOptions::regex().size_limit(PATTERN_SIZE).dfa_size_limit(PATTERN_SIZE))
+        .build(schema)
+        .map_err(|e| format!("input schema, at {}: {e}", place(&e.schema_path().to_string())))
+}
+
+impl CompiledTool {
+    /// Compiles a Tool's input schema. Never fails: a broken one becomes a denial.
+    #[must_use]
+    pub fn new(tool: &ToolFacts) -> Self {
+        let mut out = Self { validator: None, args: None, broken: None };
+        if let Some(price) = &tool.spec.price
+            && let Err(e) = money::parse_usd(&price.usd)
+        {
+            out.broken = Some(format!("price: {e}"));
+        }
+        let Some(schema) = &tool.spec.input_schema else { return out };
+        let schema = Value::Object(schema.clone());
+        match schema::guard(&schema).and_then(|()| compile_schema(&schema)) {
+            Ok(validator) => {
+                out.validator = Some(validator);
+                out.args = Some(schema::args(&schema, &tool.name));
+            }
+            Err(e) => out.broken = Some(e),
+        }
+        out
+    }
+
+    /// Checks arguments against the schema: the first few problems, each with its place and what was expected.
+    ///
+    /// # Errors
+    /// They do not fit.
+    pub fn validate(&self, args: &Value) -> Result<(), String> {
+        let Some(validator) = &self.validator else { return Ok(()) };
+        if validator.is_valid(args) {
+            return Ok(());
+        }
+        let problems: Vec<_> = validator.iter_errors(args).take(3).map(|e| describe(&e)).collect();
+        Err(if problems.is_empty() { "args do not fit the Tool's input schema".to_owned() } else { problems.join("; ") })
+    }
+}
+
+/// One problem, cut to a length that fits into an API message.
+fn describe(e: &ValidationError<'_>) -> String {
+    let mut text: String = e.masked_with("the value").to_string();
+    if text.chars().count() > 300 {
+        text = text.chars().take(300).chain(['…']).collect();
+    }
+    format!("args{}: {text}", e.instance_path())
+}
+
+fn place(path: &str) -> &str {
+    if path.is_empty() { "its root" } else { path }
+}
