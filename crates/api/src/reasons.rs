@@ -126,4 +126,30 @@ reasons! {
     NOT_CANCELABLE = "NotCancelable";
     /// Something that Polity needs to answer cannot be reached; try again.
     UNAVAILABLE = "Unavailable";
+    /// Another object has the name of one that Polity must make.
+    NAME_TAKEN = "NameTaken";
+    /// The namespace is being deleted; it is made anew when it is gone.
+    NAMESPACE_TERMINATING = "NamespaceTerminating";
+    /// Orgs below exist; an Org is deleted after them.
+    CHILDREN_EXIST = "ChildrenExist";
+    /// A member's name starts with `system:`.
+    MEMBER_REFUSED = "MemberRefused";
+    /// A quantity of the quota cannot be read.
+    QUOTA_INVALID = "QuotaInvalid";
+    /// The Org asks more quota than its parent has left.
+    QUOTA_UNAVAILABLE = "QuotaUnavailable";
+    /// Quota is to shrink, or to come from another Org, but is still in use.
+    QUOTA_IN_USE = "QuotaInUse";
+    /// The Role that a Role reports to does not exist, or is not exported.
+    SUPERIOR_NOT_FOUND = "SuperiorNotFound";
+    /// An Agent that a Role is assigned to does not exist.
+    AGENT_NOT_FOUND = "AgentNotFound";
+    /// A ServiceAccount or another name of the system is not a person.
+    NOT_HUMAN = "NotHuman";
+    /// Workers cannot be made: quota or policy of the cluster refuses them.
+    SCALING_LIMITED = "ScalingLimited";
+    /// Workers end again and again.
+    CRASH_LOOPING = "CrashLooping";
+    /// Polity cannot read the object as it is stored.
+    UNDECODABLE = "Undecodable";
 }
