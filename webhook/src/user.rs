@@ -134,7 +134,7 @@ mod tests {
             Caller { groups: vec![s("admins")], ..own.clone() },
             Caller { pod_uid: Some(s("p-2")), ..own.clone() },
             Caller { via: Some(s(CORE)), ..own.clone() },
-            Caller { chain: vec![s("carol")], ..own.clone() },
+            Caller { chain: vec![s("carol")], ..own },
         ];
         for written in forged {
             let refused = stamp(&user("alice"), Some(&written), "polity-system").unwrap_err();

@@ -27,9 +27,11 @@ fn policy(rules: Value) -> Value {
 async fn policies() {
     let rule = |name: &str, expression: &str| json!({"name": name, "expression": expression, "effect": "Deny"});
     assert_eq!(accepted(&create(policy(json!([rule("a", "args.amount <= 5")]))).await), Vec::<String>::new());
-    let response = create(policy(json!([rule("a", "args.amuont <= 5"), rule("b", "1 +")]))).await;
+    let typo = create(policy(json!([rule("a", "!has(args.amuont) || args.amount <= 5")]))).await;
+    mentions(refused(&typo, 422, reasons::POLICY_INVALID), &["spec.rules[0].expression", "rule a, line 1 column", "amuont", "amount"]);
+    let response = create(policy(json!([rule("a", "caller.usrname == 'x'"), rule("b", "1 +")]))).await;
     let message = refused(&response, 422, reasons::POLICY_INVALID);
-    mentions(message, &["spec.rules[0].expression", "rule a, line 1, column", "amuont", "amount", "spec.rules[1].expression", "rule b"]);
+    mentions(message, &["spec.rules[0].expression", "usrname", "username", "spec.rules[1].expression", "rule b"]);
     assert_eq!(response["status"]["details"]["causes"].as_array().unwrap().len(), 2);
     let twice = create(policy(json!([rule("a", "true"), rule("a", "true")]))).await;
     mentions(refused(&twice, 422, reasons::INVALID_DEFINITION), &["twice"]);

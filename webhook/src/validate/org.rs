@@ -79,7 +79,7 @@ fn parents(org: &Org, name: &str, create: bool, world: &World, problems: &mut Pr
     match world.orgs.get(&parent.name) {
         None => warnings.push(&format!("parent Org {:?} is not there yet; until then every call here is denied", parent.name)),
         Some(found) if found.metadata.deletion_timestamp.is_some() => {
-            warnings.push(&format!("parent Org {:?} is being deleted", parent.name))
+            warnings.push(&format!("parent Org {:?} is being deleted", parent.name));
         }
         Some(_) => {}
     }

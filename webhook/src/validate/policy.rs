@@ -21,10 +21,10 @@ pub(super) fn check(spec: &PolicySpec, namespace: &str, world: &World) -> Outcom
         }
     }
     for problem in &check.errors {
-        problems.because(reasons::POLICY_INVALID, field(spec, problem), place(problem));
+        problems.because(reasons::POLICY_INVALID, field(spec, problem), problem.to_string());
     }
     for (tool, problem) in &check.not_typed {
-        warnings.push(&format!("calls of Tool {tool} will be denied ({}): {}", reasons::POLICY_NOT_TYPED, place(problem)));
+        warnings.push(&format!("calls of Tool {tool} will be denied ({}): {problem}", reasons::POLICY_NOT_TYPED));
     }
     if check.missing_tools {
         warnings.push("no Tool that the Policy selects is known yet; what it selects is denied until there is one");
@@ -47,14 +47,6 @@ fn field(spec: &PolicySpec, problem: &Problem) -> String {
     match spec.rules.iter().position(|r| r.name == problem.rule) {
         Some(index) => format!("spec.rules[{index}].expression"),
         None => "spec".to_owned(),
-    }
-}
-
-fn place(problem: &Problem) -> String {
-    let rule = if problem.rule.is_empty() { String::new() } else { format!("rule {}, ", problem.rule) };
-    match problem.line {
-        0 => format!("{rule}{}", problem.message).trim_start().to_owned(),
-        line => format!("{rule}line {line}, column {}: {}", problem.column, problem.message),
     }
 }
 

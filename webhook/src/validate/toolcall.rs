@@ -31,7 +31,7 @@ pub(super) async fn create(state: &State, request: &Request<'_>) -> Outcome {
         return Err(refusal);
     }
     let view = view?;
-    match decide(state, request, &call, view.clone()).await {
+    match decide(state, request, &call, Arc::clone(&view)).await {
         Ok((decision, _)) if decision.verdict != Verdict::Deny => Ok(accepted(&decision)),
         Ok((decision, note)) => {
             attempt::denied(state, request, *note);
@@ -65,7 +65,7 @@ async fn decide(
     state: &State,
     request: &Request<'_>,
     call: &ToolCall,
-    view: &Snapshot,
+    mut view: Arc<Snapshot>,
 ) -> Result<(Decision, Box<polity_ledger::Note>), Refusal> {
     let spec = &call.spec;
     let args = serde_json::Value::Object(spec.input.clone().unwrap_or_default());
