@@ -3,13 +3,17 @@
 
 pub mod access;
 pub mod backoff;
+pub mod ca;
+pub mod ca_store;
 pub mod cache;
 pub mod changes;
 pub mod clock;
 pub mod core_client;
+pub mod guards;
 pub mod health;
 pub mod identity;
 pub mod internal;
+pub mod leaf_store;
 pub mod metrics;
 mod missing;
 pub mod pulse;

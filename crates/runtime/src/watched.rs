@@ -3,7 +3,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -24,6 +27,7 @@ pub struct Watched<K> {
     state: RwLock<State<K>>,
     pulse: Arc<Pulse>,
     announcer: Announcer<Key>,
+    turn: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -36,7 +40,7 @@ impl<K: Send + Sync + 'static> Watched<K> {
     /// An empty store, for what is not fed by a watch.
     pub(crate) fn empty() -> Arc<Self> {
         let state = RwLock::new(State { objects: BTreeMap::new(), undecodable: BTreeMap::new() });
-        Arc::new(Self { state, pulse: Arc::default(), announcer: Announcer::default() })
+        Arc::new(Self { state, pulse: Arc::default(), announcer: Announcer::default(), turn: AtomicU64::new(0) })
     }
 
     /// Starts to watch, until cancelled.
@@ -97,6 +101,11 @@ impl<K: Send + Sync + 'static> Watched<K> {
         }
     }
 
+    /// Counts events taken over: equal before and after means nothing changed.
+    pub fn turn(&self) -> u64 {
+        self.turn.load(Ordering::Acquire)
+    }
+
     /// Takes over what a watch told.
     pub(crate) fn take(&self, event: Event<K>) {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
@@ -115,6 +124,7 @@ impl<K: Send + Sync + 'static> Watched<K> {
                 vec![key]
             }
         };
+        self.turn.fetch_add(1, Ordering::AcqRel);
         drop(state);
         self.announcer.tell(told);
     }
