@@ -13,17 +13,21 @@ fn org(uid: &str) -> OrgId {
     OrgId { name: "acme".to_owned(), uid: uid.to_owned() }
 }
 
-/// A verb that keeps the writer until told, so that those sent meanwhile share the next commit.
-fn keep_busy(ledger: &Ledger, until: Receiver<()>) -> tokio::task::JoinHandle<Result<(), Refused>> {
+/// A verb that keeps the writer until told, so that those sent meanwhile share the next commit. It has started when
+/// this returns.
+async fn keep_busy(ledger: &Ledger, until: Receiver<()>) -> tokio::task::JoinHandle<Result<(), Refused>> {
     let ledger = ledger.clone();
-    tokio::spawn(async move {
-        ledger
-            .write(move |_| {
-                let _ = until.recv();
-                Ok(())
-            })
-            .await
-    })
+    let (started, start) = oneshot::channel();
+    let busy = tokio::spawn(async move {
+        let verb = move |_: &mut Tx<'_>| {
+            let _ = started.send(());
+            let _ = until.recv();
+            Ok(())
+        };
+        ledger.write(verb).await
+    });
+    start.await.unwrap();
+    busy
 }
 
 /// Wait until so many verbs wait for the writer.
@@ -39,11 +43,7 @@ async fn a_commit_that_fails_applies_nothing() {
     let ledger = open_in(&dir);
     ledger.fence(1).await.unwrap();
     let (go, until) = channel();
-    let busy = keep_busy(&ledger, until);
-    // Let the writer take it alone.
-    while ledger.queue.capacity() < ledger.queue.max_capacity() {
-        tokio::task::yield_now().await;
-    }
+    let busy = keep_busy(&ledger, until).await;
     let (one, two) = (ledger.clone(), ledger.clone());
     let good = tokio::spawn(async move { one.write(|tx| tx.org(&org("u1")).map(drop)).await });
     queued(&ledger, 1).await;
@@ -94,4 +94,20 @@ async fn a_database_on_a_read_only_volume() {
     ledger.close().await;
     let conn = crate::schema::open_immutable(&dir.path().join(crate::schema::FILE)).unwrap();
     assert_eq!(read::export(&conn, "u1", 1, 10).unwrap().len(), 1);
+}
+
+/// A killed process cannot show it, only a machine that loses power: what is answered has been flushed.
+#[tokio::test]
+async fn commits_are_flushed() {
+    let dir = tempfile::tempdir().unwrap();
+    let pragma =
+        |name: &'static str| move |tx: &mut Tx<'_>| Ok(tx.conn.query_row(name, [], |row| row.get::<_, rusqlite::types::Value>(0))?);
+    let ledger = open_in(&dir);
+    for (name, wanted) in [
+        ("PRAGMA synchronous", rusqlite::types::Value::Integer(2)),
+        ("PRAGMA foreign_keys", rusqlite::types::Value::Integer(1)),
+        ("PRAGMA journal_mode", rusqlite::types::Value::Text("wal".to_owned())),
+    ] {
+        assert_eq!(ledger.write(pragma(name)).await.unwrap(), wanted, "{name}");
+    }
 }
