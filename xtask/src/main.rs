@@ -2,6 +2,8 @@
 
 mod cli;
 mod cluster;
+mod image;
+mod packages;
 mod paths;
 mod run;
 mod stop;

@@ -5,7 +5,7 @@
 use std::fs;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use super::settings::{Form, Settings};
 use super::{Cluster, PARTS, cgroup, holder, link, process};
@@ -15,6 +15,10 @@ pub fn down(cluster: &Cluster) -> Result<()> {
         return Ok(());
     }
     let settings = Settings::read(&cluster.dir).ok();
+    // A folder with content but without settings is not known to be ours: what runs from it could not be stopped.
+    if settings.is_none() && fs::read_dir(&cluster.dir)?.flatten().any(|entry| entry.file_name() != "log") {
+        bail!("{} is not a cluster folder of this version; stop what uses it and remove it", cluster.dir.display());
+    }
     // The API server before etcd: one whose etcd is gone hangs.
     for part in PARTS {
         process::stop(&cluster.dir, part, Duration::from_secs(10)).with_context(|| format!("stop {part}"))?;

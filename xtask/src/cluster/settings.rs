@@ -8,11 +8,15 @@ use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
 /// ClusterIPs, and the address of the API server and of DNS among them.
-pub const SERVICES: &str = "10.96.0.0/16";
-pub const API_SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
-pub const DNS_SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
+pub const SERVICES: &str = "10.215.0.0/16";
+pub const API_SERVICE: Ipv4Addr = Ipv4Addr::new(10, 215, 0, 1);
+pub const DNS_SERVICE: Ipv4Addr = Ipv4Addr::new(10, 215, 0, 10);
+/// Where the two ends of every cluster's link are.
+pub const NODES: &str = "10.213.0.0/16";
 /// Addresses of Pods. Seen only inside the node's network namespace, so every cluster has the same.
-pub const PODS: &str = "10.244.0.0/16";
+pub const PODS: &str = "10.214.0.0/16";
+/// Numbers of veth pairs start here.
+const FIRST_SLOT: u8 = 16;
 /// The name of the one node.
 pub const NODE: &str = "polity-node";
 
@@ -62,14 +66,14 @@ impl Settings {
 
     /// The host's end of the veth pair.
     pub fn host(&self) -> Ipv4Addr {
-        Ipv4Addr::new(10, 231, self.slot, 1)
+        Ipv4Addr::new(10, 213, self.slot, 1)
     }
 
     /// The address by which the API server is reached, from the host as well.
     pub fn address(&self) -> Ipv4Addr {
         match self.form {
             Form::Plane => Ipv4Addr::LOCALHOST,
-            Form::Node => Ipv4Addr::new(10, 231, self.slot, 2),
+            Form::Node => Ipv4Addr::new(10, 213, self.slot, 2),
         }
     }
 
@@ -84,7 +88,7 @@ impl Settings {
 }
 
 fn free_slot() -> Result<u8> {
-    (0..=u8::MAX)
+    (FIRST_SLOT..=u8::MAX)
         .find(|slot| !Path::new("/sys/class/net").join(format!("polity{slot}")).exists())
-        .context("256 clusters run on this machine already")
+        .context("no veth pair is free: clean up clusters on this machine")
 }
