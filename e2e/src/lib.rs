@@ -7,6 +7,7 @@ pub mod install;
 pub mod ledger;
 pub mod manifests;
 pub mod parts;
+pub mod runner;
 pub mod shim;
 pub mod wait;
 

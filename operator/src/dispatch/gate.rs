@@ -3,19 +3,15 @@
 //!
 //! Never decides by itself and never lets a request name its own limits.
 
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicI64, Ordering},
-    },
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use kube::{Api, Client, ResourceExt, api::ListParams};
 use polity_api::{Approval, approval::ApprovalPhase, caller::Caller};
 use polity_ledger::{Begin, Begun, Charge, CounterKey, Held, Hold, Ledger, Note, Refused, Release, Settle, Settled, Subject, Window};
 use polity_policy::Snapshot;
 use polity_runtime::{guards::Guards, snapshots::Snapshots, subject};
+
+use crate::lease::Leadership;
 
 /// Core's gate in front of the ledger.
 pub struct Gate {
@@ -25,8 +21,8 @@ pub struct Gate {
     pub snapshots: Arc<Snapshots>,
     /// Guards and webhook configurations as they are.
     pub guards: Arc<Guards>,
-    /// Epoch of this leader.
-    pub epoch: Arc<AtomicI64>,
+    /// The lease, with its epoch.
+    pub leadership: Leadership,
     /// API client, for the live read of an Approval.
     pub client: Client,
 }
@@ -34,7 +30,7 @@ pub struct Gate {
 impl Gate {
     /// Epoch of this leader.
     pub fn epoch(&self) -> i64 {
-        self.epoch.load(Ordering::SeqCst)
+        self.leadership.epoch
     }
 
     /// Checks and begins. Committed when it returns Ok.
@@ -85,7 +81,11 @@ impl Gate {
         self.ledger.note(self.epoch(), note).await
     }
 
+    /// Nothing starts unless the lease is certainly ours and admission is enforced.
     fn enforced(&self) -> Result<(), Refused> {
+        if !self.leadership.is_valid() {
+            return Err(Refused::Fenced { epoch: self.leadership.epoch, current: self.leadership.epoch + 1 });
+        }
         self.guards.enforced().map_err(|what| Refused::AdmissionNotEnforced { what })
     }
 

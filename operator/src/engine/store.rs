@@ -50,12 +50,14 @@ pub struct Store<K> {
     entries: RwLock<BTreeMap<Key, Entry<K>>>,
     /// Keys learned from our own writes since the list that is being read began: it may lack them.
     learned: Mutex<BTreeSet<Key>>,
+    /// Generation of a broken object whose status already says so.
+    told: Mutex<BTreeMap<Key, i64>>,
     ready: watch::Sender<bool>,
 }
 
 impl<K> Default for Store<K> {
     fn default() -> Self {
-        Self { entries: RwLock::default(), learned: Mutex::default(), ready: watch::Sender::new(false) }
+        Self { entries: RwLock::default(), learned: Mutex::default(), told: Mutex::default(), ready: watch::Sender::new(false) }
     }
 }
 
@@ -125,6 +127,20 @@ impl<K: Resource> Store<K> {
     pub fn learn(&self, object: K) {
         self.learned.lock().unwrap_or_else(PoisonError::into_inner).insert(key_of(object.meta()));
         self.put(DeserializeGuard(Ok(object)));
+    }
+
+    /// Takes in that we deleted this object; its version or an older one does not come back.
+    pub fn forget(&self, object: &K) {
+        let mut entries = self.write();
+        let (key, version) = (key_of(object.meta()), version(object.meta()));
+        if entries.get(&key).is_some_and(|old| old.version() <= version) {
+            entries.insert(key, Entry::Gone(version));
+        }
+    }
+
+    /// Remembers that the status of a broken object was written for this generation; whether it was before.
+    pub fn told(&self, key: &Key, generation: i64) -> bool {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone(), generation) == Some(generation)
     }
 
     /// Takes in an object as it was watched or written. None: we know something newer.

@@ -1,0 +1,61 @@
+//! Runs the tests of one level against one installation: started before the first, stopped after the last. Ordinary tests share it and run
+//! side by side; a disruptive one (it kills or restarts parts) has it alone.
+
+use std::{process::ExitCode, sync::Arc};
+
+use anyhow::Result;
+use futures::future::LocalBoxFuture;
+use libtest_mimic::{Arguments, Failed, Trial};
+use tokio::sync::RwLock;
+
+/// What a test gets.
+pub type Shared<T> = Arc<RwLock<T>>;
+type Body<T> = for<'a> fn(&'a T) -> LocalBoxFuture<'a, Result<()>>;
+type Disruptive<T> = for<'a> fn(&'a mut T) -> LocalBoxFuture<'a, Result<()>>;
+
+/// Collects tests and runs them.
+pub struct Suite<T> {
+    shared: Shared<T>,
+    trials: Vec<Trial>,
+}
+
+impl<T: Send + Sync + 'static> Suite<T> {
+    /// A suite for what the tests share.
+    pub fn new(shared: T) -> Self {
+        Self { shared: Arc::new(RwLock::new(shared)), trials: Vec::new() }
+    }
+
+    /// Adds a test that shares the installation with others.
+    #[must_use]
+    pub fn test(mut self, name: &str, body: Body<T>) -> Self {
+        let shared = self.shared.clone();
+        self.trials.push(Trial::test(name, move || block_on(async move { body(&*shared.read().await).await })));
+        self
+    }
+
+    /// Adds a test that has the installation alone.
+    #[must_use]
+    pub fn alone(mut self, name: &str, body: Disruptive<T>) -> Self {
+        let shared = self.shared.clone();
+        self.trials.push(Trial::test(name, move || block_on(async move { body(&mut *shared.write().await).await })));
+        self
+    }
+
+    /// Runs what the command line selects, then `after` on what was shared, and says how it went.
+    pub fn run(self, after: impl FnOnce(&mut T) -> Result<()>) -> ExitCode {
+        let mut arguments = Arguments::from_args();
+        arguments.test_threads.get_or_insert(4);
+        let conclusion = libtest_mimic::run(&arguments, self.trials);
+        let last = after(&mut self.shared.blocking_write());
+        if let Err(error) = &last {
+            eprintln!("after the tests: {error:#}");
+        }
+        drop(self.shared);
+        if conclusion.has_failed() || last.is_err() { ExitCode::from(101) } else { ExitCode::SUCCESS }
+    }
+}
+
+fn block_on(body: impl Future<Output = Result<()>>) -> Result<(), Failed> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| Failed::from(e.to_string()))?;
+    runtime.block_on(body).map_err(|e| Failed::from(format!("{e:#}")))
+}

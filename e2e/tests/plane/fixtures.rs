@@ -1,0 +1,117 @@
+//! A small organisation that tests vary: one tool, one agent, a manager, a rule that denies and one that asks.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use kube::{Api, Client};
+use polity_api::{Org, Role, conditions};
+use polity_e2e::{apply, until};
+
+/// How long core may take to bring something about.
+pub const SOON: Duration = Duration::from_secs(20);
+
+/// Manifests of an Org `name`: `bot` may call `pay`; up to 50 freely, to 500 with a manager's approval, never to `mallory`.
+pub fn manifests(name: &str) -> String {
+    format!(
+        "
+apiVersion: polity.dev/v1alpha1
+kind: Org
+metadata: {{name: {name}}}
+spec:
+  members:
+  - {{kind: User, name: bot@{name}, role: engineer}}
+  - {{kind: User, name: boss@{name}, role: approver}}
+  - {{kind: User, name: other@{name}, role: approver}}
+---
+apiVersion: polity.dev/v1alpha1
+kind: Agent
+metadata: {{name: bot, namespace: {name}}}
+spec: {{type: System, usernames: [bot@{name}]}}
+---
+apiVersion: polity.dev/v1alpha1
+kind: Agent
+metadata: {{name: boss, namespace: {name}}}
+spec: {{type: Human, usernames: [boss@{name}]}}
+---
+apiVersion: polity.dev/v1alpha1
+kind: Agent
+metadata: {{name: other, namespace: {name}}}
+spec: {{type: Human, usernames: [other@{name}]}}
+---
+apiVersion: polity.dev/v1alpha1
+kind: Role
+metadata: {{name: manager, namespace: {name}}}
+spec: {{assignment: {{agents: [boss]}}}}
+---
+apiVersion: polity.dev/v1alpha1
+kind: Role
+metadata: {{name: payer, namespace: {name}}}
+spec:
+  grants: [{{tools: [pay]}}]
+  reportsTo: {{name: manager}}
+  assignment: {{agents: [bot]}}
+---
+apiVersion: polity.dev/v1alpha1
+kind: Tool
+metadata: {{name: pay, namespace: {name}}}
+spec:
+  inputSchema:
+    type: object
+    required: [amount, to]
+    additionalProperties: false
+    properties:
+      amount: {{type: integer, minimum: 1}}
+      to: {{type: string, maxLength: 64}}
+  price: {{usd: \"0.10\"}}
+  runtime: {{container: {{image: docker.io/polity/polity:dev, command: [/pay]}}}}
+---
+apiVersion: polity.dev/v1alpha1
+kind: Policy
+metadata: {{name: limits, namespace: {name}}}
+spec:
+  match: {{tools: [pay]}}
+  rules:
+  - name: not-mallory
+    expression: args.to != 'mallory'
+    effect: Deny
+    message: mallory is never paid
+    hint: pay somebody else
+  - name: small
+    expression: args.amount <= 50
+    effect: RequireApproval
+    message: payments above 50 need a manager
+    approval: {{role: {{name: manager}}}}
+"
+    )
+}
+
+/// Applies the organisation and waits until it takes calls.
+pub async fn organisation(client: &Client, name: &str) -> Result<String> {
+    let yaml = manifests(name);
+    // The namespace is made by core: what lives in it is applied as soon as it is there.
+    let (org, rest) = yaml.split_once("---").unwrap_or((&yaml, ""));
+    apply(client, org).await?;
+    ready(client, name).await?;
+    apply(client, rest).await?;
+    let roles: Api<Role> = Api::namespaced(client.clone(), name);
+    for role in ["manager", "payer"] {
+        until(SOON, "the Role has its holder", || async {
+            let role = roles.get(role).await.map_err(|e| e.to_string())?;
+            if role.status.as_ref().is_some_and(|s| s.holders.len() == 1) { Ok(()) } else { Err(format!("{:?}", role.status)) }
+        })
+        .await?;
+    }
+    let orgs: Api<Org> = Api::all(client.clone());
+    Ok(orgs.get(name).await?.metadata.uid.unwrap_or_default())
+}
+
+/// Waits until the Org is Ready.
+pub async fn ready(client: &Client, name: &str) -> Result<Org> {
+    let orgs: Api<Org> = Api::all(client.clone());
+    until(SOON, "the Org is Ready", || async {
+        let org = orgs.get(name).await.map_err(|e| e.to_string())?;
+        let list = org.status.as_ref().map(|s| s.conditions.clone()).unwrap_or_default();
+        if conditions::is_true(&list, conditions::READY) { Ok(org) } else { Err(serde_json::to_string(&list).unwrap_or_default()) }
+    })
+    .await
+}

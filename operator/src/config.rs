@@ -1,0 +1,99 @@
+//! Settings of the parts, from the environment (the chart sets them) or flags. Read once in `main`, then passed on.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::Args;
+use polity_runtime::telemetry::{LogConfig, LogFormat};
+
+/// Settings that both parts have.
+#[derive(Args, Clone, Debug)]
+pub struct Common {
+    /// Namespace that Polity is installed into.
+    #[arg(long, env = "POLITY_NAMESPACE", default_value = polity_api::names::SYSTEM_NAMESPACE)]
+    pub namespace: String,
+    /// Name of this replica.
+    #[arg(long, env = "POLITY_POD_NAME")]
+    pub pod_name: String,
+    /// Filter of log lines, e.g. `info,polity=debug`.
+    #[arg(long, env = "POLITY_LOG", default_value = "info")]
+    pub log_filter: String,
+    /// `json` or `text`.
+    #[arg(long, env = "POLITY_LOG_FORMAT", default_value = "json")]
+    pub log_format: LogFormat,
+}
+
+impl Common {
+    /// How to log.
+    #[must_use]
+    pub fn log(&self) -> LogConfig {
+        LogConfig { format: self.log_format, filter: self.log_filter.clone() }
+    }
+}
+
+/// Settings of core.
+#[derive(Args, Clone, Debug)]
+pub struct Core {
+    /// What both parts have.
+    #[command(flatten)]
+    pub common: Common,
+    /// Directory of the ledger.
+    #[arg(long, env = "POLITY_DATA_DIR", default_value = "/var/lib/polity")]
+    pub data_dir: PathBuf,
+    /// Base URL of the edge as agents and shims reach it. Default: `https://polity-edge.NAMESPACE.svc`.
+    #[arg(long, env = "POLITY_EDGE_URL")]
+    pub edge_url: Option<String>,
+    /// More names for the edge's certificate.
+    #[arg(long, env = "POLITY_EDGE_NAMES", value_delimiter = ',')]
+    pub edge_names: Vec<String>,
+    /// Image with the shim, for tools' Pods.
+    #[arg(long, env = "POLITY_IMAGE")]
+    pub image: String,
+    /// Whether nodes here can run Pods; if not, container tools are refused and no worker is started.
+    #[arg(long, env = "POLITY_PODS", default_value_t = true, action = clap::ArgAction::Set)]
+    pub pods: bool,
+    /// Server for the edge.
+    #[arg(long, env = "POLITY_LISTEN_INTERNAL", default_value = "0.0.0.0:8443")]
+    pub listen_internal: SocketAddr,
+    /// Health and metrics.
+    #[arg(long, env = "POLITY_LISTEN_ADMIN", default_value = "0.0.0.0:8080")]
+    pub listen_admin: SocketAddr,
+}
+
+impl Core {
+    /// Base URL of the edge.
+    #[must_use]
+    pub fn edge_base(&self) -> String {
+        self.edge_url.clone().filter(|u| !u.is_empty()).unwrap_or_else(|| format!("https://polity-edge.{}.svc", self.common.namespace))
+    }
+}
+
+/// Settings of the edge.
+#[derive(Args, Clone, Debug)]
+pub struct Edge {
+    /// What both parts have.
+    #[command(flatten)]
+    pub common: Common,
+    /// Base URL of core. Default: `https://polity-core.NAMESPACE.svc:8443`.
+    #[arg(long, env = "POLITY_CORE_URL")]
+    pub core_url: Option<String>,
+    /// Networks of the cluster (Pods, Services, nodes), which `http` tools never reach.
+    #[arg(long, env = "POLITY_CLUSTER_CIDRS", value_delimiter = ',')]
+    pub cluster_cidrs: Vec<String>,
+    /// Server for agents and shims.
+    #[arg(long, env = "POLITY_LISTEN_GATEWAY", default_value = "0.0.0.0:8443")]
+    pub listen_gateway: SocketAddr,
+    /// Server for the API server's reviews.
+    #[arg(long, env = "POLITY_LISTEN_WEBHOOK", default_value = "0.0.0.0:9443")]
+    pub listen_webhook: SocketAddr,
+    /// Health and metrics.
+    #[arg(long, env = "POLITY_LISTEN_ADMIN", default_value = "0.0.0.0:8080")]
+    pub listen_admin: SocketAddr,
+}
+
+impl Edge {
+    /// Base URL of core.
+    #[must_use]
+    pub fn core_base(&self) -> String {
+        self.core_url.clone().filter(|u| !u.is_empty()).unwrap_or_else(|| format!("https://polity-core.{}.svc:8443", self.common.namespace))
+    }
+}

@@ -1,0 +1,109 @@
+//! What every reconcile is given: client, caches, queues, the clock, and what the rest of core does when an Org closes.
+
+use std::{sync::Arc, time::Duration};
+
+use futures::future::BoxFuture;
+use jiff::Timestamp;
+use kube::Client;
+use polity_ledger::OrgId;
+use tokio::sync::{Mutex, watch};
+
+use crate::{
+    cluster::Cluster,
+    engine::{Key, queue::Queue},
+};
+
+/// A burst of changes within this is one reconcile.
+const DEBOUNCE: Duration = Duration::from_millis(20);
+
+/// What the rest of core does when an Org is deleted. Its calls are already denied then.
+pub trait OrgClosing: Send + Sync {
+    /// Writes down everything of this Org that is still on its way to the ledger. Tried again after a failure.
+    fn flush<'a>(&'a self, org: &'a OrgId) -> BoxFuture<'a, anyhow::Result<()>>;
+}
+
+/// Present time.
+pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// One queue a controller.
+#[derive(Debug)]
+pub struct Queues {
+    /// Orgs, by name.
+    pub orgs: Arc<Queue>,
+    /// Roles.
+    pub roles: Arc<Queue>,
+    /// Agents.
+    pub agents: Arc<Queue>,
+    /// Tools.
+    pub tools: Arc<Queue>,
+    /// Policies.
+    pub policies: Arc<Queue>,
+    /// Tasks.
+    pub tasks: Arc<Queue>,
+}
+
+impl Default for Queues {
+    fn default() -> Self {
+        let queue = || Arc::new(Queue::new(DEBOUNCE));
+        Self { orgs: queue(), roles: queue(), agents: queue(), tools: queue(), policies: queue(), tasks: queue() }
+    }
+}
+
+impl Queues {
+    /// Wants an Org looked at.
+    pub fn org(&self, name: &str) {
+        self.orgs.add((String::new(), name.to_owned()));
+    }
+
+    /// Wants an Agent looked at.
+    pub fn agent(&self, key: Key) {
+        self.agents.add(key);
+    }
+}
+
+/// Settings of the controllers.
+#[derive(Clone)]
+pub struct Settings {
+    /// Namespace that Polity runs in.
+    pub system_namespace: String,
+    /// PEM of the CA that agents and tools trust; None: not made yet.
+    pub ca: watch::Receiver<Option<String>>,
+    /// The rest of core.
+    pub closing: Arc<dyn OrgClosing>,
+    /// Present time.
+    pub clock: Clock,
+}
+
+/// What every reconcile is given.
+pub struct Context {
+    /// Client of core.
+    pub client: Client,
+    /// Namespace that Polity runs in.
+    pub system_namespace: String,
+    /// PEM of the CA that agents and tools trust.
+    pub ca: watch::Receiver<Option<String>>,
+    /// The rest of core.
+    pub closing: Arc<dyn OrgClosing>,
+    /// Caches.
+    pub cluster: Cluster,
+    /// Queues.
+    pub queues: Queues,
+    /// Held while quota is allocated and written: two Orgs of a tree must not both take what is left.
+    pub allocation: Mutex<()>,
+    clock: Clock,
+}
+
+impl Context {
+    /// Context for one term of leadership.
+    #[must_use]
+    pub fn new(client: Client, settings: Settings) -> Arc<Self> {
+        let Settings { system_namespace, ca, closing, clock } = settings;
+        Arc::new(Self { client, system_namespace, ca, closing, cluster: Cluster::default(), queues: Queues::default(), allocation: Mutex::default(), clock })
+    }
+
+    /// Present time.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        (self.clock)()
+    }
+}

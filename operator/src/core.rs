@@ -1,0 +1,116 @@
+//! Core: takes the ledger's lock and the lease, then runs controllers, dispatch, Approvals and the server for the edge.
+//! Losing the lease ends the process; nothing here connects to a tool.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use kube::Client;
+use polity_ledger::{Config, Ledger, OpenError, Refused};
+use polity_runtime::{
+    CancellationToken,
+    ca_store::{CaConfig, CaStore},
+    cache::Cache,
+    clock::{Clock, SystemClock},
+    guards::Guards,
+    health::Health,
+    serve::{Listener, admin_router, serve_plain, serve_tls},
+    tls::ClientAuth,
+};
+use tokio_util::task::TaskTracker;
+
+use crate::{
+    approval::{self, ApprovalContext},
+    config,
+    dispatch::{self, CallContext, Gate, Runner, Settings},
+    internal::{self, Internal},
+    lease::{Elector, Timing},
+    signals,
+};
+
+/// How long requests in flight may take when core stops.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Runs core until it is told to stop or loses its lease.
+///
+/// # Errors
+/// Something that core cannot do without failed.
+pub async fn run(settings: config::Core, stop: CancellationToken) -> Result<()> {
+    signals::stop_on(&stop)?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let tasks = TaskTracker::new();
+    let health = Health::new();
+    let metrics = prometheus::Registry::new();
+    let leads = Arc::new(AtomicBool::new(false));
+    let ready = leads.clone();
+    health.ready("lease", move || if ready.load(Ordering::Acquire) { Ok(()) } else { Err("waits for the ledger's lock or the lease".to_owned()) });
+    let admin = Listener::bind(settings.listen_admin)?;
+    tasks.spawn(serve_plain(admin, admin_router(health.clone(), metrics.clone()), GRACE, stop.clone()));
+
+    let client = Client::try_default().await.context("no way to the API server")?;
+    let Some(ledger) = open(&settings, &stop).await? else { return Ok(()) };
+    let floor = match ledger.fence(0).await {
+        Ok(()) => 0,
+        Err(Refused::Fenced { current, .. }) => current,
+        Err(other) => return Err(other).context("reading the ledger's epoch"),
+    };
+    let mut elector = Elector::new(client.clone(), &settings.common.namespace, &settings.common.pod_name, Timing::default(), floor);
+    let Some(leadership) = elector.acquire(&stop).await else { return Ok(()) };
+    ledger.fence(leadership.epoch).await.context("raising the ledger's epoch")?;
+
+    let cache = Cache::start(client.clone(), &stop);
+    let snapshots = cache.snapshots().clone();
+    let fresh = snapshots.clone();
+    health.ready("views", move || fresh.fresh().map_err(|e| e.to_string()));
+    let guards = Guards::start(client.clone(), &settings.common.namespace, &stop);
+    let names = CaConfig { edge_names: settings.edge_names.iter().filter(|n| !n.is_empty()).cloned().collect(), ..CaConfig::new(&settings.common.namespace) };
+    let ca = CaStore::new(client.clone(), names, clock.clone());
+    tasks.spawn(ca.clone().run(stop.clone()));
+    let gate = Arc::new(Gate { ledger: ledger.clone(), snapshots: snapshots.clone(), guards, leadership: leadership.clone(), client: client.clone() });
+    let runner = Arc::new(Runner::new(
+        gate.clone(),
+        client.clone(),
+        Settings { image: settings.image.clone(), edge_url: settings.edge_base(), pods: settings.pods },
+    ));
+    let internal = internal::router(Arc::new(Internal { runner: runner.clone(), clock: clock.clone() }));
+    let tls = ca.certs().server_config(&ClientAuth::Required { dns_name: polity_api::names::EDGE.to_owned() })?;
+    tasks.spawn(serve_tls(Listener::bind(settings.listen_internal)?, internal, tls, GRACE, stop.clone()));
+
+    let calls = CallContext { client: client.clone(), runner: runner.clone(), snapshots: snapshots.clone(), clock: clock.clone() };
+    tasks.spawn(dispatch::run(Arc::new(calls), stop.clone()));
+    let approvals = ApprovalContext { client: client.clone(), gate, snapshots: snapshots.clone(), clock: clock.clone() };
+    tasks.spawn(approval::run(Arc::new(approvals), stop.clone()));
+    tasks.spawn(dispatch::sweep(runner.clone(), client.clone(), clock.clone(), stop.clone()));
+    leads.store(true, Ordering::Release);
+
+    let kept = elector.keep(&leadership, &stop).await;
+    tasks.close();
+    let _ = tokio::time::timeout(GRACE + Duration::from_secs(2), tasks.wait()).await;
+    ledger.close().await;
+    if kept {
+        elector.release().await;
+        return Ok(());
+    }
+    anyhow::bail!("the lease was lost")
+}
+
+/// Opens the ledger, waiting while another core holds its lock.
+async fn open(settings: &config::Core, stop: &CancellationToken) -> Result<Option<Ledger>> {
+    loop {
+        let config = Config::new(&settings.data_dir, &settings.common.namespace);
+        match Ledger::open(config, Arc::new(polity_ledger::SystemClock)) {
+            Ok(ledger) => return Ok(Some(ledger)),
+            Err(OpenError::Locked { .. }) => tracing::info!("another core holds the ledger: waiting"),
+            Err(error) => return Err(error).context("opening the ledger"),
+        }
+        tokio::select! {
+            () = stop.cancelled() => return Ok(None),
+            () = tokio::time::sleep(Duration::from_millis(500)) => {}
+        }
+    }
+}

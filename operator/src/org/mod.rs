@@ -1,0 +1,86 @@
+//! Controller of Orgs: namespace, quota, network isolation, members, stage conditions, deletion in order.
+//!
+//! Decides nothing about calls; it never touches what core did not make, and never deletes an adopted namespace.
+
+mod apply;
+mod build;
+mod delete;
+mod dereference;
+mod status;
+#[cfg(test)]
+mod tests;
+mod validate;
+
+use std::{sync::Arc, time::Duration};
+
+pub use dereference::units;
+
+use crate::{
+    apply::ApplyError,
+    context::Context,
+    engine::{Key, workers::Failure},
+    requeue::{Category, Outcome, category},
+    status::StatusError,
+};
+
+/// Why a reconcile of an Org failed.
+#[derive(Debug, thiserror::Error)]
+pub enum OrgError {
+    /// A child was not written.
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    /// The status was not written.
+    #[error(transparent)]
+    Status(#[from] StatusError),
+    /// The namespace or the Org itself was not written or read.
+    #[error("{0} of Org {1}")]
+    Kube(&'static str, String, #[source] Box<kube::Error>),
+    /// The ledger has not written down everything of this Org.
+    #[error("flushing the ledger of Org {0}: {1}")]
+    Flush(String, String),
+}
+
+impl Failure for OrgError {
+    fn category(&self) -> Category {
+        match self {
+            Self::Apply(error) => error.category(),
+            Self::Status(error) => error.category(),
+            Self::Kube(.., source) => category(source),
+            Self::Flush(..) => Category::Transient,
+        }
+    }
+}
+
+/// Brings one Org to what its spec says.
+///
+/// # Errors
+/// A step failed; it is tried again.
+pub async fn reconcile(ctx: Arc<Context>, key: Key) -> Result<Outcome, OrgError> {
+    let Some(org) = ctx.cluster.orgs.get("", &key.1) else {
+        crate::status::undecodable(&ctx.client, &ctx.cluster.orgs, &key, ctx.now()).await?;
+        return Ok(Outcome::Settled);
+    };
+    if org.metadata.deletion_timestamp.is_some() {
+        return delete::reconcile(&ctx, &org).await;
+    }
+    let facts = dereference::dereference(&ctx, org);
+    let checked = validate::validate(&facts);
+    let applied = apply::apply(&ctx, &facts, &checked).await?;
+    let status = status::status(&facts, &checked, &applied);
+    status::write(&ctx, &facts, &status).await?;
+    Ok(next(&facts, &status))
+}
+
+/// When to come back.
+fn next(facts: &dereference::Facts, status: &polity_api::OrgStatus) -> Outcome {
+    // An ancestor's time counts too, and the earliest is looked at first; the rest follow from there.
+    let starts = facts.line().filter_map(|o| o.spec.start_at.as_ref()).map(|t| t.0).filter(|at| *at > facts.now).min();
+    match starts {
+        Some(at) => {
+            let wait = Duration::try_from(at.duration_since(facts.now)).unwrap_or_default();
+            Outcome::At(wait + Duration::from_millis(1))
+        }
+        None if polity_api::conditions::is_true(&status.conditions, polity_api::conditions::RECONCILING) => Outcome::Waiting,
+        None => Outcome::Settled,
+    }
+}

@@ -1,0 +1,1 @@
+//! Manifests in, objects and status out; no mocks.

@@ -1,0 +1,52 @@
+//! Controller of Policies: says whether the rules are in force and what of them is not. The check is the one that admission makes; this
+//! writes nothing but status and decides no call.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use kube::{Api, ResourceExt};
+use polity_api::{Policy, PolicyStatus, reasons};
+use polity_policy::{PolicyCheck, check_policy};
+
+use crate::{
+    context::Context,
+    engine::Key,
+    requeue::Outcome,
+    status::{StatusError, Writer, undecodable, write},
+};
+
+/// Brings the status of one Policy up to date.
+///
+/// # Errors
+/// The status was not written; it is tried again.
+pub async fn reconcile(ctx: Arc<Context>, key: Key) -> Result<Outcome, StatusError> {
+    let Some(policy) = ctx.cluster.policies.get(&key.0, &key.1) else {
+        undecodable(&ctx.client, &ctx.cluster.policies, &key, ctx.now()).await?;
+        return Ok(Outcome::Settled);
+    };
+    let check = ctx.cluster.org_of(&key.0).map(|org| {
+        let tools = ctx.cluster.world().tools_in_reach(&org.name_any());
+        check_policy(&policy.spec, tools.iter().map(AsRef::as_ref))
+    });
+    let status = status(&policy, check.as_ref(), ctx.now());
+    write(&Api::namespaced(ctx.client.clone(), &key.0), &ctx.cluster.policies, policy.as_ref(), &status).await?;
+    Ok(Outcome::Settled)
+}
+
+/// The status. Pure.
+fn status(policy: &Policy, check: Option<&PolicyCheck>, now: Timestamp) -> PolicyStatus {
+    let mut status = policy.status.clone().unwrap_or_default();
+    let generation = policy.metadata.generation.unwrap_or_default();
+    status.observed_generation = generation;
+    status.rules = i32::try_from(policy.spec.rules.len()).ok();
+    status.digest = Some(polity_policy::digest(&policy.spec));
+    let mut writer = Writer { conditions: &mut status.conditions, generation, now };
+    match check {
+        None => writer.summary(false, false, reasons::ORG_NOT_READY, "This namespace belongs to no Org yet."),
+        Some(check) => {
+            let summary = check.summary();
+            writer.summary(summary.ready, summary.stalled, summary.reason, &summary.message);
+        }
+    }
+    status
+}
