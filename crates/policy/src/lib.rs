@@ -16,8 +16,10 @@ pub mod types;
 mod vars;
 pub mod world;
 
+pub use canon::digest;
 pub use check::{PolicyCheck, Problem, Summary, check_policy};
 pub use compile::CompileCache;
 pub use snapshot::Snapshot;
+pub use tool::{CompiledTool, compile_schema, facts as tool_facts};
 pub use types::*;
 pub use world::{Key, NamespaceFacts, World};
