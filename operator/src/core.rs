@@ -67,7 +67,7 @@ pub async fn run(settings: config::Core, stop: CancellationToken) -> Result<()> 
     let snapshots = cache.snapshots().clone();
     let fresh = snapshots.clone();
     health.ready("views", move || fresh.fresh().map_err(|e| e.to_string()));
-    let guards = Guards::start(client.clone(), &settings.common.namespace, &stop);
+    let guards = Guards::start(&client, &settings.common.namespace, &stop);
     let names = CaConfig { edge_names: settings.edge_names.iter().filter(|n| !n.is_empty()).cloned().collect(), ..CaConfig::new(&settings.common.namespace) };
     let ca = CaStore::new(client.clone(), names, clock.clone());
     tasks.spawn(ca.clone().run(stop.clone()));

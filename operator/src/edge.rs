@@ -6,10 +6,10 @@ use anyhow::{Context as _, Result};
 use kube::Client;
 use polity_runtime::{
     CancellationToken,
-    ca::LeafStore,
     cache::Cache,
     core_client::{CoreClient, CoreConfig},
     health::Health,
+    leaf_store,
     metrics::SnapshotAge,
     serve::{Listener, admin_router, serve_plain, serve_tls},
     tls::ClientAuth,
@@ -35,8 +35,7 @@ pub async fn run(settings: config::Edge, stop: CancellationToken) -> Result<()> 
     metrics.register(Box::new(SnapshotAge::new(cache.snapshots().clone())?))?;
     let fresh = cache.snapshots().clone();
     health.ready("views", move || fresh.fresh().map_err(|e| e.to_string()));
-    let leaf = LeafStore::start(client.clone(), &settings.common.namespace, &stop);
-    let certs = leaf.certs().clone();
+    let certs = leaf_store::follow(client.clone(), &settings.common.namespace, stop.clone());
     let valid = certs.clone();
     health.ready("certificate", move || valid.valid(jiff::Timestamp::now()));
     let admin = Listener::bind(settings.listen_admin)?;
