@@ -1,2 +1,52 @@
-//! kubectl-polity
-fn main() {}
+//! `kubectl polity`: the command line for people. Checks and tests Policies offline, decides Approvals, calls Tools, verifies and
+//! exports records, shows the Org tree.
+//!
+//! It has no rights of its own: whatever it does on a cluster, its user could do with kubectl.
+
+mod args;
+mod audit;
+mod cluster;
+// mod policy;
+mod table;
+mod yaml;
+
+use std::{io::Write, process::ExitCode};
+
+use args::{Command, Line};
+use clap::Parser;
+
+/// Whether what was asked for is so: decides the exit code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    /// Exit code 0.
+    Good,
+    /// Exit code 1, said already.
+    Bad,
+}
+
+fn main() -> ExitCode {
+    let line = Line::parse();
+    match run(line) {
+        Ok(Verdict::Good) => ExitCode::SUCCESS,
+        Ok(Verdict::Bad) => ExitCode::FAILURE,
+        // A reader that has seen enough (`| head`) is no failure.
+        Err(e) if e.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe) => ExitCode::SUCCESS,
+        Err(e) => {
+            // With nobody to read it there is nothing left to say.
+            let _ = writeln!(std::io::stderr(), "Error: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(line: Line) -> anyhow::Result<Verdict> {
+    let out = &mut std::io::stdout().lock();
+    match line.command {
+        Command::Policy(_) => Ok(Verdict::Bad),
+        Command::Audit(command) => audit::run(&command, out),
+        Command::Approve(command) => cluster::run(&line.cluster, |c| async move { cluster::approve::run(&c, &command, out).await }),
+        Command::Approvals(command) => cluster::run(&line.cluster, |c| async move { cluster::approvals::run(&c, &command, out).await }),
+        Command::Call(command) => cluster::run(&line.cluster, |c| async move { cluster::call::run(&c, &command, out).await }),
+        Command::Tree(command) => cluster::run(&line.cluster, |c| async move { cluster::tree::run(&c, &command, out).await }),
+    }
+}

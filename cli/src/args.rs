@@ -1,0 +1,182 @@
+//! The command line's grammar. Texts here are the help that users see.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Govern organisations of AI agents and people.
+#[derive(Debug, Parser)]
+#[command(name = "kubectl polity", bin_name = "kubectl polity", version)]
+pub struct Line {
+    /// Cluster to speak with.
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Which cluster, as with kubectl.
+#[derive(Debug, Args)]
+pub struct ClusterArgs {
+    /// Context of the kubeconfig.
+    #[arg(long, global = true)]
+    pub context: Option<String>,
+    /// Kubeconfig file.
+    #[arg(long, global = true)]
+    pub kubeconfig: Option<PathBuf>,
+    /// Namespace of the Org; default: the context's.
+    #[arg(short, long, global = true)]
+    pub namespace: Option<String>,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Check and test Policies from files, without a cluster.
+    #[command(subcommand)]
+    Policy(PolicyCommand),
+    /// Approve (or deny) what waits for approval, in your own name.
+    Approve(ApproveArgs),
+    /// List what waits for approval.
+    Approvals(ApprovalsArgs),
+    /// Call a Tool and show what came out.
+    Call(CallArgs),
+    /// Show the Org tree with namespaces, quota and workers.
+    Tree(TreeArgs),
+    /// Verify and export the ledger's records, from files.
+    #[command(subcommand)]
+    Audit(AuditCommand),
+}
+
+/// How to print.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    #[default]
+    Table,
+    /// For programs.
+    Json,
+}
+
+/// Work on Policies.
+#[derive(Debug, Subcommand)]
+pub enum PolicyCommand {
+    /// Check every Policy against the Tools beside it: names, types, syntax.
+    Check {
+        /// Manifest files and directories.
+        #[arg(short = 'f', long = "filename", required = true, num_args = 1..)]
+        manifests: Vec<PathBuf>,
+        /// How to print.
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Output,
+    },
+    /// Decide the calls of test files against manifests and compare with what they expect.
+    Test {
+        /// Manifest files and directories.
+        #[arg(short = 'f', long = "filename", required = true, num_args = 1..)]
+        manifests: Vec<PathBuf>,
+        /// Test files and directories.
+        #[arg(short = 't', long = "tests", required = true, num_args = 1..)]
+        tests: Vec<PathBuf>,
+        /// How to print.
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Output,
+    },
+}
+
+/// Arguments of `approve`.
+#[derive(Debug, Args)]
+pub struct ApproveArgs {
+    /// Name of the Approval.
+    pub name: String,
+    /// Say no instead; one no denies it.
+    #[arg(long)]
+    pub deny: bool,
+    /// Why, kept in the record.
+    #[arg(long)]
+    pub reason: Option<String>,
+}
+
+/// Arguments of `approvals`.
+#[derive(Debug, Args)]
+pub struct ApprovalsArgs {
+    /// In all namespaces.
+    #[arg(short = 'A', long)]
+    pub all_namespaces: bool,
+    /// How to print.
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Output,
+}
+
+/// Arguments of `call`.
+#[derive(Debug, Args)]
+pub struct CallArgs {
+    /// Name of the Tool.
+    pub tool: String,
+    /// Input as JSON, `@FILE`, or `-` for standard input.
+    #[arg(long, default_value = "{}")]
+    pub input: String,
+    /// Org above that has the Tool.
+    #[arg(long)]
+    pub tool_org: Option<String>,
+    /// Task that the call is for.
+    #[arg(long)]
+    pub task: Option<String>,
+    /// Job space that the call is for.
+    #[arg(long)]
+    pub job_space: Option<String>,
+    /// The same key with the same request never runs twice.
+    #[arg(long)]
+    pub idempotency_key: Option<String>,
+    /// Wait until it has ended, and print its result.
+    #[arg(long)]
+    pub wait: bool,
+    /// Longest time to wait, in seconds.
+    #[arg(long, default_value_t = 300)]
+    pub timeout: u64,
+    /// How to print.
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Output,
+}
+
+/// Arguments of `tree`.
+#[derive(Debug, Args)]
+pub struct TreeArgs {
+    /// Org to start from; default: every root.
+    pub org: Option<String>,
+}
+
+/// Work on records.
+#[derive(Debug, Subcommand)]
+pub enum AuditCommand {
+    /// Prove that an exported chain of records is whole.
+    Verify {
+        /// Exported records, one a line; `-` for standard input.
+        file: PathBuf,
+        /// A record that must be in it, as `SEQ:HASH`, e.g. from `Org.status.ledger`.
+        #[arg(long, value_parser = crate::audit::head)]
+        head: Option<polity_ledger::Head>,
+        /// Uid that the chain's Org must have.
+        #[arg(long)]
+        org_uid: Option<String>,
+        /// Installation that the chain must be from.
+        #[arg(long)]
+        installation: Option<String>,
+        /// How to print.
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Output,
+    },
+    /// Write an Org's chain of records, one a line, from a ledger's directory.
+    Export {
+        /// Directory of the ledger (core's volume, or a copy of it).
+        #[arg(long)]
+        dir: PathBuf,
+        /// Name or uid of the Org.
+        #[arg(long)]
+        org: String,
+        /// First sequence to write.
+        #[arg(long, default_value_t = 1)]
+        from: i64,
+    },
+}

@@ -1,0 +1,64 @@
+//! The commands that speak with a cluster, as the user of the kubeconfig. Refusals are shown as the server words them.
+
+pub mod approvals;
+pub mod approve;
+pub mod call;
+pub mod tree;
+
+use std::future::Future;
+
+use anyhow::{Context, Result};
+use kube::{
+    Client, Config,
+    config::{KubeConfigOptions, Kubeconfig},
+};
+
+use crate::{Verdict, args::ClusterArgs};
+
+/// A cluster and the namespace meant.
+pub struct Cluster {
+    /// Client.
+    pub client: Client,
+    /// Namespace.
+    pub namespace: String,
+}
+
+/// Connects, and runs a command.
+pub fn run<F: Future<Output = Result<Verdict>>>(args: &ClusterArgs, work: impl FnOnce(Cluster) -> F) -> Result<Verdict> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
+    runtime.block_on(async {
+        let cluster = connect(args).await?;
+        work(cluster).await
+    })
+}
+
+async fn connect(args: &ClusterArgs) -> Result<Cluster> {
+    // Several crates here could bring a provider; this one is meant. A second call changes nothing.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let options = KubeConfigOptions { context: args.context.clone(), ..KubeConfigOptions::default() };
+    let config = match &args.kubeconfig {
+        Some(file) => {
+            let kubeconfig = Kubeconfig::read_from(file).with_context(|| format!("cannot read {}", file.display()))?;
+            Config::from_custom_kubeconfig(kubeconfig, &options).await
+        }
+        None => Config::from_kubeconfig(&options).await,
+    }
+    .context("no usable kubeconfig")?;
+    let namespace = args.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
+    let client = Client::try_from(config).context("cannot connect")?;
+    Ok(Cluster { client, namespace })
+}
+
+/// A refusal in the server's own words, without the wrapping of the client.
+pub fn worded(error: kube::Error, doing: &str) -> anyhow::Error {
+    match error {
+        kube::Error::Api(status) => anyhow::anyhow!("{doing}: {}", status.message),
+        other => anyhow::Error::new(other).context(doing.to_owned()),
+    }
+}
+
+/// JSON on one line, cut to so many characters.
+pub fn short(value: &serde_json::Value, most: usize) -> String {
+    let text = value.to_string();
+    if text.chars().count() <= most { text } else { text.chars().take(most.saturating_sub(1)).chain(['…']).collect() }
+}
