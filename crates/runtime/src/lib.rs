@@ -28,3 +28,6 @@ mod world_feed;
 pub mod x509;
 
 pub use tokio_util::sync::CancellationToken;
+
+#[cfg(test)]
+mod testing;

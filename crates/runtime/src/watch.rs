@@ -322,3 +322,7 @@ impl<K: DeserializeOwned, S: FnMut(Event<K>) + Send> Watch<K, S> {
 pub fn key_of(object: &impl Resource) -> (String, String) {
     (ResourceExt::namespace(object).unwrap_or_default(), object.name_any())
 }
+
+#[cfg(test)]
+#[path = "watch_tests.rs"]
+mod tests;
