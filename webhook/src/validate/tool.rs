@@ -3,13 +3,14 @@
 //! Every change of the spec counts as authorship: who changes the image of a Tool with a Secret could read that Secret.
 
 use polity_api::{
-    ToolSpec,
+    Org, Tool, ToolSpec,
     money::parse_usd,
     reasons,
     tool::{Container, Http},
 };
+use polity_policy::{CompiledTool, compile_schema, tool_facts};
 use rustls_pki_types::{CertificateDer, pem::PemObject};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::{
     address::{check_cidr, check_url},
@@ -47,8 +48,7 @@ pub(super) async fn check(state: &State, request: &Request<'_>, spec: &ToolSpec)
 /// What needs no cluster.
 fn check_spec(spec: &ToolSpec, mut warnings: Warnings) -> Outcome {
     let mut problems = Problems::default();
-    schema("spec.inputSchema", spec.input_schema.as_ref(), &mut problems);
-    schema("spec.outputSchema", spec.output_schema.as_ref(), &mut problems);
+    schemas(spec, &mut problems);
     if let Some(of) = spec.input_schema.as_ref().and_then(|s| s.get("type"))
         && *of != "object"
     {
@@ -69,11 +69,16 @@ fn check_spec(spec: &ToolSpec, mut warnings: Warnings) -> Outcome {
     problems.outcome(warnings)
 }
 
-fn schema(field: &str, schema: Option<&Map<String, Value>>, problems: &mut Problems) {
-    let Some(schema) = schema else { return };
-    // No retriever is compiled in: a reference to another document cannot be followed and is an error here.
-    if let Err(e) = jsonschema::draft202012::new(&Value::Object(schema.clone())) {
-        problems.add(field, format!("is not a JSON Schema: {e}"));
+/// The schemas, by the very function by which decisions and controllers read them: nothing is fetched, patterns are linear.
+fn schemas(spec: &ToolSpec, problems: &mut Problems) {
+    let alone = Tool::new("", ToolSpec { price: None, ..spec.clone() });
+    if let Some(e) = CompiledTool::new(&tool_facts(&Org::default(), &alone)).broken {
+        problems.add("spec.inputSchema", e);
+    }
+    if let Some(schema) = &spec.output_schema
+        && let Err(e) = compile_schema(&Value::Object(schema.clone()))
+    {
+        problems.add("spec.outputSchema", e);
     }
 }
 
