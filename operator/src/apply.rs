@@ -32,7 +32,9 @@ use crate::{
 };
 
 /// A kind that controllers make in an Org's namespace.
-pub trait Child: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Serialize + DeserializeOwned + Clone + Debug + Send + Sync + 'static {
+pub trait Child:
+    Resource<DynamicType = (), Scope = NamespaceResourceScope> + Serialize + DeserializeOwned + Clone + Debug + Send + Sync + 'static
+{
     /// Name of the kind.
     const NAME: &'static str;
     /// Top-level fields that hold nothing but ours.
@@ -170,7 +172,10 @@ pub async fn delete<K: Child>(ctx: &Context, object: &K, grace_seconds: Option<u
     let params = DeleteParams { preconditions, grace_period_seconds: grace_seconds, ..DeleteParams::background() };
     match api.delete(&name, &params).await {
         Ok(either) => {
-            match either.left().filter(|left| left.meta().deletion_timestamp.is_some() && left.meta().resource_version != object.meta().resource_version) {
+            match either
+                .left()
+                .filter(|left| left.meta().deletion_timestamp.is_some() && left.meta().resource_version != object.meta().resource_version)
+            {
                 Some(left) => K::store(&ctx.cluster).learn(left),
                 None => K::store(&ctx.cluster).forget(object),
             }
@@ -190,7 +195,8 @@ pub async fn delete<K: Child>(ctx: &Context, object: &K, grace_seconds: Option<u
 /// The API server refused.
 pub async fn prune<K: Child>(ctx: &Context, namespace: &str, owner: &str, keep: &BTreeSet<String>) -> Result<(), ApplyError> {
     for object in K::store(&ctx.cluster).in_namespace(namespace) {
-        let ours = controller_uid(object.as_ref()) == Some(owner) && object.labels().get(names::LABEL_MANAGED_BY).is_some_and(|m| m == names::MANAGED_BY);
+        let ours = controller_uid(object.as_ref()) == Some(owner)
+            && object.labels().get(names::LABEL_MANAGED_BY).is_some_and(|m| m == names::MANAGED_BY);
         if ours && !keep.contains(&object.name_any()) && object.meta().deletion_timestamp.is_none() {
             delete(ctx, object.as_ref(), None).await?;
         }

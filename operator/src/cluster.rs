@@ -52,8 +52,16 @@ pub struct Cluster {
 impl Cluster {
     /// Waits until every cache has its first full list.
     pub async fn wait_ready(&self) {
-        let Self { orgs, roles, policies, agents, tools, tasks, namespaces, pods, quotas, limits, network, accounts, bindings, maps } = self;
-        futures::join!(orgs.wait_ready(), roles.wait_ready(), policies.wait_ready(), agents.wait_ready(), tools.wait_ready(), tasks.wait_ready());
+        let Self { orgs, roles, policies, agents, tools, tasks, namespaces, pods, quotas, limits, network, accounts, bindings, maps } =
+            self;
+        futures::join!(
+            orgs.wait_ready(),
+            roles.wait_ready(),
+            policies.wait_ready(),
+            agents.wait_ready(),
+            tools.wait_ready(),
+            tasks.wait_ready()
+        );
         futures::join!(namespaces.wait_ready(), pods.wait_ready(), quotas.wait_ready(), limits.wait_ready());
         futures::join!(network.wait_ready(), accounts.wait_ready(), bindings.wait_ready(), maps.wait_ready());
     }

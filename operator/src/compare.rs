@@ -140,7 +140,12 @@ mod tests {
     #[test]
     fn lists_are_equal_or_applied_whole() {
         let desired = json!({"subjects": [{"kind": "User", "name": "a"}]});
-        for live in [json!({"subjects": [{"kind": "User", "name": "a"}, {"kind": "User", "name": "eve"}]}), json!({"subjects": []}), json!({}), json!({"subjects": [{"kind": "User", "name": "a", "namespace": "x"}]})] {
+        for live in [
+            json!({"subjects": [{"kind": "User", "name": "a"}, {"kind": "User", "name": "eve"}]}),
+            json!({"subjects": []}),
+            json!({}),
+            json!({"subjects": [{"kind": "User", "name": "a", "namespace": "x"}]}),
+        ] {
             assert!(difference(&desired, &live, &["subjects"]).apply, "{live}");
         }
         let open = json!({"spec": {"ingress": [{"from": []}]}});
@@ -151,6 +156,9 @@ mod tests {
     fn merge_patches_say_only_what_changed() {
         let old = json!({"a": 1, "b": {"c": [1], "d": 2}, "gone": true});
         assert_eq!(merge_patch(&old, &old), None);
-        assert_eq!(merge_patch(&old, &json!({"a": 1, "b": {"c": [1, 2], "d": 2}, "new": {}})), Some(json!({"b": {"c": [1, 2]}, "gone": null, "new": {}})));
+        assert_eq!(
+            merge_patch(&old, &json!({"a": 1, "b": {"c": [1, 2], "d": 2}, "new": {}})),
+            Some(json!({"b": {"c": [1, 2]}, "gone": null, "new": {}}))
+        );
     }
 }

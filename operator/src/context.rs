@@ -98,7 +98,16 @@ impl Context {
     #[must_use]
     pub fn new(client: Client, settings: Settings) -> Arc<Self> {
         let Settings { system_namespace, ca, closing, clock } = settings;
-        Arc::new(Self { client, system_namespace, ca, closing, cluster: Cluster::default(), queues: Queues::default(), allocation: Mutex::default(), clock })
+        Arc::new(Self {
+            client,
+            system_namespace,
+            ca,
+            closing,
+            cluster: Cluster::default(),
+            queues: Queues::default(),
+            allocation: Mutex::default(),
+            clock,
+        })
     }
 
     /// Present time.

@@ -105,9 +105,18 @@ where
         return Ok(());
     }
     let mut list = Vec::new();
-    conditions::summary(&mut list, false, true, "Undecodable", &format!("Polity cannot read this object: {}", broken.error), generation, now);
+    conditions::summary(
+        &mut list,
+        false,
+        true,
+        "Undecodable",
+        &format!("Polity cannot read this object: {}", broken.error),
+        generation,
+        now,
+    );
     let resource = kube::core::ApiResource::erase::<K>(&());
-    let api: Api<kube::core::DynamicObject> = if key.0.is_empty() { Api::all_with(client.clone(), &resource) } else { Api::namespaced_with(client.clone(), &key.0, &resource) };
+    let api: Api<kube::core::DynamicObject> =
+        if key.0.is_empty() { Api::all_with(client.clone(), &resource) } else { Api::namespaced_with(client.clone(), &key.0, &resource) };
     let patch = json!({"metadata": {"uid": broken.metadata.uid}, "status": {"observedGeneration": generation, "conditions": list}});
     let result = api.patch_status(&key.1, &manager(), &Patch::Merge(patch)).await;
     result.map(|_| ()).map_err(|e| StatusError::Kube(K::kind(&()).into_owned(), key.0.clone(), key.1.clone(), Box::new(e)))

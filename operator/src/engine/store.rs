@@ -111,6 +111,20 @@ impl<K: Resource> Store<K> {
         self.read().range(from..).take_while(|((ns, _), _)| ns == namespace).filter_map(|(_, entry)| object(entry)).collect()
     }
 
+    /// Keys of every object, broken ones too, so that each gets its reconcile.
+    #[must_use]
+    pub fn keys(&self) -> Vec<Key> {
+        self.read().iter().filter(|(_, e)| !matches!(e, Entry::Gone(_))).map(|(k, _)| k.clone()).collect()
+    }
+
+    /// Keys of every object of a namespace.
+    #[must_use]
+    pub fn keys_in(&self, namespace: &str) -> Vec<Key> {
+        let from = (namespace.to_owned(), String::new());
+        let there = |(key, entry): (&Key, &Entry<K>)| (!matches!(entry, Entry::Gone(_))).then(|| key.clone());
+        self.read().range(from..).take_while(|((ns, _), _)| ns == namespace).filter_map(there).collect()
+    }
+
     /// Waits for the first full list.
     pub async fn wait_ready(&self) {
         // The sender lives in self: this cannot fail.

@@ -19,10 +19,11 @@ use super::{
 /// How long one watch request lives: a half-open connection is noticed after this.
 const WATCH_SECONDS: u32 = 60;
 
-/// Follows `api` until `shutdown`. `labels` selects; `sink` is told of every change after it is in the store.
+/// Follows `api` until `shutdown`. `labels` and `fields` select; `sink` is told of every change after it is in the store.
 pub async fn follow<K>(
     api: Api<DeserializeGuard<K>>,
     labels: Option<&str>,
+    fields: Option<&str>,
     store: Arc<Store<K>>,
     sink: impl Fn(Change<K>),
     shutdown: CancellationToken,
@@ -33,6 +34,9 @@ pub async fn follow<K>(
     let mut config = watcher::Config::default().timeout(WATCH_SECONDS);
     if let Some(labels) = labels {
         config = config.labels(labels);
+    }
+    if let Some(fields) = fields {
+        config = config.fields(fields);
     }
     let stream = watcher(api, config).default_backoff().take_until(shutdown.cancelled_owned());
     pin_mut!(stream);

@@ -4,11 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use k8s_openapi::api::{
-    core::v1::Namespace,
-    networking::v1::NetworkPolicy,
-    rbac::v1::RoleBinding,
-};
+use k8s_openapi::api::{core::v1::Namespace, networking::v1::NetworkPolicy, rbac::v1::RoleBinding};
 use kube::{
     Api, ResourceExt,
     api::{Patch, PostParams},
@@ -101,15 +97,17 @@ async fn namespace(ctx: &Context, facts: &Facts, plan: &Plan) -> Result<Option<N
     let uid = match plan {
         Plan::Adopted(uid) => return Ok(Some(NamespaceRef { name, uid: uid.clone(), created: false })),
         // A create, never an apply: an apply would put our consent label on a namespace that somebody just made.
-        Plan::Create => match api.create(&PostParams { field_manager: Some(names::CORE.to_owned()), ..PostParams::default() }, &wanted).await {
-            Ok(made) => {
-                let uid = made.uid().unwrap_or_default();
-                ctx.cluster.namespaces.learn(made);
-                uid
+        Plan::Create => {
+            match api.create(&PostParams { field_manager: Some(names::CORE.to_owned()), ..PostParams::default() }, &wanted).await {
+                Ok(made) => {
+                    let uid = made.uid().unwrap_or_default();
+                    ctx.cluster.namespaces.learn(made);
+                    uid
+                }
+                Err(kube::Error::Api(status)) if status.code == 409 => return Ok(None),
+                Err(error) => return Err(failed("creating the namespace")(error)),
             }
-            Err(kube::Error::Api(status)) if status.code == 409 => return Ok(None),
-            Err(error) => return Err(failed("creating the namespace")(error)),
-        },
+        }
         Plan::Own(uid) => {
             let json = |n: &Namespace| serde_json::to_value(n).unwrap_or_default();
             if facts.namespace.as_ref().is_none_or(|live| difference(&json(&wanted), &json(live), &[]).apply) {

@@ -40,7 +40,8 @@ pub async fn reconcile(ctx: &Context, org: &Arc<Org>) -> Result<Outcome, OrgErro
     let children: Vec<_> = ctx.cluster.orgs.all().iter().filter(|o| parent_of(o).as_deref() == Some(&name)).map(|o| o.name_any()).collect();
     if !children.is_empty() {
         let list = children.iter().take(5).cloned().collect::<Vec<_>>().join(", ");
-        say(ctx, org, reasons::CHILDREN_EXIST, &format!("Waits until the Orgs below are gone: {list} ({} in all).", children.len())).await?;
+        say(ctx, org, reasons::CHILDREN_EXIST, &format!("Waits until the Orgs below are gone: {list} ({} in all).", children.len()))
+            .await?;
         return Ok(Outcome::Waiting);
     }
     let namespace = ctx.cluster.namespaces.get("", org.wanted_namespace()).filter(|n| of(org, n));

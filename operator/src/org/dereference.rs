@@ -57,7 +57,11 @@ pub fn dereference(ctx: &Context, org: Arc<Org>) -> Facts {
         ancestors: above.iter().filter_map(|name| cluster.orgs.get("", name)).collect(),
         namespace: cluster.namespaces.get("", &wanted),
         rival: rival(cluster, &org, &wanted),
-        secrets: cluster.tools.in_namespace(&wanted).iter().any(|t| t.spec.runtime.http.as_ref().is_some_and(|h| !h.secret_headers.is_empty())),
+        secrets: cluster
+            .tools
+            .in_namespace(&wanted)
+            .iter()
+            .any(|t| t.spec.runtime.http.as_ref().is_some_and(|h| !h.secret_headers.is_empty())),
         ca: ctx.ca.borrow().clone(),
         system: ctx.system_namespace.clone(),
         now: ctx.now(),
@@ -72,7 +76,15 @@ fn rival(cluster: &Cluster, org: &Org, namespace: &str) -> Option<String> {
         (!uses, o.creation_timestamp().map(|t| t.0), o.name_any())
     };
     let own = rank(org);
-    cluster.orgs.all().iter().filter(|o| o.wanted_namespace() == namespace && o.metadata.uid != org.metadata.uid).map(|o| rank(o)).filter(|r| *r < own).min().map(|r| r.2)
+    cluster
+        .orgs
+        .all()
+        .iter()
+        .filter(|o| o.wanted_namespace() == namespace && o.metadata.uid != org.metadata.uid)
+        .map(|o| rank(o))
+        .filter(|r| *r < own)
+        .min()
+        .map(|r| r.2)
 }
 
 /// What allocation knows of every Org of the tree that `org` is in. An Org that is being deleted keeps its share until it is gone.
@@ -86,7 +98,8 @@ pub fn units(cluster: &Cluster, org: &str) -> Vec<Unit> {
 
 fn unit(cluster: &Cluster, org: &Org) -> Unit {
     let quota = quota_of(cluster, org);
-    let (live, used) = quota.map(|q| (q.spec.as_ref().and_then(|s| s.hard.clone()), q.status.as_ref().and_then(|s| s.used.clone()))).unwrap_or_default();
+    let (live, used) =
+        quota.map(|q| (q.spec.as_ref().and_then(|s| s.hard.clone()), q.status.as_ref().and_then(|s| s.used.clone()))).unwrap_or_default();
     Unit {
         name: org.name_any(),
         parent: parent_of(org),

@@ -59,7 +59,11 @@ fn stages(facts: &Facts, checked: &Checked, applied: &Applied) -> Vec<Stage> {
     let namespace = match &checked.namespace {
         Err(stop) => Err(stop.clone()),
         Ok(_) if checked.ancestry.is_err() => Err(waits()),
-        Ok(_) => applied.namespace.as_ref().map(|n| format!("Namespace {} is {}.", n.name, if n.created { "made" } else { "adopted" })).ok_or_else(waits),
+        Ok(_) => applied
+            .namespace
+            .as_ref()
+            .map(|n| format!("Namespace {} is {}.", n.name, if n.created { "made" } else { "adopted" }))
+            .ok_or_else(waits),
     };
     let applied_all = || match &applied.taken {
         Some(stop) => Err(stop.clone()),

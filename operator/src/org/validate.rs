@@ -8,10 +8,7 @@ use polity_api::{
     org::{MemberKind, MemberRole},
     reasons,
 };
-use polity_plan::{
-    quota::Amounts,
-    tree::Broken,
-};
+use polity_plan::{quota::Amounts, tree::Broken};
 
 use super::dereference::{Facts, asks};
 use crate::cluster::controller_uid;
@@ -91,11 +88,16 @@ fn namespace(facts: &Facts) -> Result<Plan, Stop> {
         return Err(refuse(format!("Namespace {name} is reserved; no Org may use it.")));
     }
     if let Some(rival) = &facts.rival {
-        return Err(refuse(format!("Namespace {name} is used by Org {rival}; an Org needs one of its own (spec.namespace is immutable: delete and create).")));
+        return Err(refuse(format!(
+            "Namespace {name} is used by Org {rival}; an Org needs one of its own (spec.namespace is immutable: delete and create)."
+        )));
     }
     let Some(namespace) = &facts.namespace else { return Ok(Plan::Create) };
     if namespace.metadata.deletion_timestamp.is_some() {
-        return Err(Stop::waiting(reasons::NAMESPACE_TERMINATING, format!("Namespace {name} is being deleted; it is made anew when it is gone.")));
+        return Err(Stop::waiting(
+            reasons::NAMESPACE_TERMINATING,
+            format!("Namespace {name} is being deleted; it is made anew when it is gone."),
+        ));
     }
     let uid = namespace.metadata.uid.clone().unwrap_or_default();
     let consent = namespace.labels().get(names::LABEL_ORG);
@@ -104,7 +106,9 @@ fn namespace(facts: &Facts) -> Result<Plan, Stop> {
     }
     if consent != Some(&org) {
         let says = consent.map_or("has no label polity.dev/org".to_owned(), |c| format!("is labelled polity.dev/org={c}"));
-        return Err(refuse(format!("Namespace {name} exists and {says}. To give it to this Org: kubectl label namespace {name} polity.dev/org={org}")));
+        return Err(refuse(format!(
+            "Namespace {name} exists and {says}. To give it to this Org: kubectl label namespace {name} polity.dev/org={org}"
+        )));
     }
     Ok(Plan::Adopted(uid))
 }
@@ -119,6 +123,7 @@ fn members(facts: &Facts) -> (Members, Option<Stop>) {
         }
     }
     let list = refused.iter().take(5).cloned().collect::<Vec<_>>().join(", ");
-    let stop = (!refused.is_empty()).then(|| Stop::stalled(reasons::MEMBER_REFUSED, format!("Names starting with system: cannot be members: {list}.")));
+    let stop = (!refused.is_empty())
+        .then(|| Stop::stalled(reasons::MEMBER_REFUSED, format!("Names starting with system: cannot be members: {list}.")));
     (members, stop)
 }

@@ -70,7 +70,13 @@ fn dereference(cluster: &Cluster, role: Arc<Role>, now: Timestamp) -> Facts {
         Some(agent) if agent.status.as_ref().is_some_and(|s| polity_api::conditions::is_true(&s.conditions, READY)) => Presence::Ready,
         Some(_) => Presence::NotReady,
     };
-    Facts { org: cluster.org_of(&namespace).is_some(), assigned: assign(&role.spec.assignment, presence), superior: superior(cluster, &role), role, now }
+    Facts {
+        org: cluster.org_of(&namespace).is_some(),
+        assigned: assign(&role.spec.assignment, presence),
+        superior: superior(cluster, &role),
+        role,
+        now,
+    }
 }
 
 /// Key of the Role that a Role refers to, if it may.
@@ -99,9 +105,9 @@ fn superior(cluster: &Cluster, role: &Role) -> Superior {
         return Superior::Cycle(line.iter().map(short).collect());
     }
     match &role.spec.reports_to {
-        Some(reference) if resolve(cluster, &start.0, reference).is_none() => {
-            Superior::NotFound(reference.org.as_ref().map_or_else(|| reference.name.clone(), |org| format!("{} of Org {org}", reference.name)))
-        }
+        Some(reference) if resolve(cluster, &start.0, reference).is_none() => Superior::NotFound(
+            reference.org.as_ref().map_or_else(|| reference.name.clone(), |org| format!("{} of Org {org}", reference.name)),
+        ),
         _ => Superior::Sound,
     }
 }
@@ -115,19 +121,41 @@ fn status(facts: &Facts) -> RoleStatus {
     // Who stays keeps his time.
     let since = |agent: &str| before.iter().find(|h| h.agent == agent).map_or(Time(facts.now), |h| h.since.clone());
     let stalled = matches!(facts.superior, Superior::Cycle(_));
-    status.holders = facts.assigned.holders.iter().map(|agent| Holder { agent: agent.clone(), source: "Assignment".to_owned(), since: since(agent), until: None }).collect();
+    status.holders = facts
+        .assigned
+        .holders
+        .iter()
+        .map(|agent| Holder { agent: agent.clone(), source: "Assignment".to_owned(), since: since(agent), until: None })
+        .collect();
     let mut writer = Writer { conditions: &mut status.conditions, generation, now: facts.now };
     let Assigned { holders, missing, beyond } = &facts.assigned;
     match &facts.superior {
         _ if !facts.org => writer.summary(false, false, reasons::ORG_NOT_READY, "This namespace belongs to no Org yet."),
-        Superior::Cycle(line) => writer.summary(false, stalled, reasons::REPORTING_CYCLE, &format!("The reporting line comes back to itself: {}.", line.join(" → "))),
+        Superior::Cycle(line) => writer.summary(
+            false,
+            stalled,
+            reasons::REPORTING_CYCLE,
+            &format!("The reporting line comes back to itself: {}.", line.join(" → ")),
+        ),
         Superior::NotFound(name) => {
-            writer.summary(false, false, reasons::SUPERIOR_NOT_FOUND, &format!("Reports to Role {name}, which does not exist here or is not exported by an Org above."));
+            writer.summary(
+                false,
+                false,
+                reasons::SUPERIOR_NOT_FOUND,
+                &format!("Reports to Role {name}, which does not exist here or is not exported by an Org above."),
+            );
         }
         Superior::Sound if !missing.is_empty() => {
-            writer.summary(false, false, reasons::AGENT_NOT_FOUND, &format!("Assigned to Agents that do not exist: {}. Holders: {}.", missing.join(", "), names(holders)));
+            writer.summary(
+                false,
+                false,
+                reasons::AGENT_NOT_FOUND,
+                &format!("Assigned to Agents that do not exist: {}. Holders: {}.", missing.join(", "), names(holders)),
+            );
         }
-        Superior::Sound if !beyond.is_empty() => writer.summary(true, false, "Assigned", &format!("Holders: {}. Beyond max: {}.", names(holders), beyond.join(", "))),
+        Superior::Sound if !beyond.is_empty() => {
+            writer.summary(true, false, "Assigned", &format!("Holders: {}. Beyond max: {}.", names(holders), beyond.join(", ")))
+        }
         Superior::Sound => writer.summary(true, false, "Assigned", &format!("Holders: {}.", names(holders))),
     }
     status

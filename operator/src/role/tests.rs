@@ -26,7 +26,10 @@ fn world() -> Cluster {
 }
 
 fn role(cluster: &Cluster, namespace: &str, name: &str, spec: Value) -> Arc<Role> {
-    put(&cluster.roles, json!({"apiVersion": "polity.dev/v1alpha1", "kind": "Role", "metadata": {"namespace": namespace, "name": name, "generation": 1}, "spec": spec}));
+    put(
+        &cluster.roles,
+        json!({"apiVersion": "polity.dev/v1alpha1", "kind": "Role", "metadata": {"namespace": namespace, "name": name, "generation": 1}, "spec": spec}),
+    );
     cluster.roles.get(namespace, name).unwrap()
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use kube::Api;
 use polity_api::{Org, Tool, ToolStatus, reasons};
-use polity_policy::tool;
+use polity_policy::{CompiledTool, compile_schema, tool_facts};
 use serde_json::Value;
 
 use crate::{
@@ -34,7 +34,7 @@ fn status(tool: &Tool, org: Option<&Org>, now: Timestamp) -> ToolStatus {
     let mut status = tool.status.clone().unwrap_or_default();
     let generation = tool.metadata.generation.unwrap_or_default();
     status.observed_generation = generation;
-    let facts = tool::facts(org.unwrap_or(&Org::default()), tool);
+    let facts = tool_facts(org.unwrap_or(&Org::default()), tool);
     let runtime = match (&tool.spec.runtime.container, &tool.spec.runtime.http) {
         (Some(_), None) => Some("container"),
         (None, Some(_)) => Some("http"),
@@ -42,8 +42,8 @@ fn status(tool: &Tool, org: Option<&Org>, now: Timestamp) -> ToolStatus {
     };
     status.runtime = runtime.map(str::to_owned);
     status.digest = Some(facts.digest.clone());
-    let output = tool.spec.output_schema.as_ref().map(|s| tool::compile_schema(&Value::Object(s.clone())));
-    let broken = match (tool::CompiledTool::new(&facts).broken, output) {
+    let output = tool.spec.output_schema.as_ref().map(|s| compile_schema(&Value::Object(s.clone())));
+    let broken = match (CompiledTool::new(&facts).broken, output) {
         (Some(broken), _) => Some(broken),
         (None, Some(Err(broken))) => Some(format!("outputSchema: {broken}")),
         _ => None,
@@ -51,7 +51,9 @@ fn status(tool: &Tool, org: Option<&Org>, now: Timestamp) -> ToolStatus {
     let mut writer = Writer { conditions: &mut status.conditions, generation, now };
     match (broken, runtime) {
         (Some(broken), _) => writer.summary(false, true, reasons::TOOL_NOT_READY, &format!("Calls are denied: {broken}.")),
-        (None, None) => writer.summary(false, true, reasons::TOOL_NOT_READY, "Calls are denied: a Tool has exactly one runtime, container or http."),
+        (None, None) => {
+            writer.summary(false, true, reasons::TOOL_NOT_READY, "Calls are denied: a Tool has exactly one runtime, container or http.")
+        }
         (None, Some(_)) if org.is_none() => writer.summary(false, false, reasons::ORG_NOT_READY, "This namespace belongs to no Org yet."),
         (None, Some(runtime)) => writer.summary(true, false, "Usable", &format!("Calls run as {runtime}.")),
     }

@@ -30,7 +30,8 @@ pub fn bindings(org: &Org, members: &Members) -> Vec<RoleBinding> {
 
 /// Lets the edge read Secrets of this namespace, for headers of http Tools.
 pub fn edge_secrets(org: &Org, system: &str) -> RoleBinding {
-    let edge = Subject { api_group: None, kind: "ServiceAccount".to_owned(), name: names::EDGE.to_owned(), namespace: Some(system.to_owned()) };
+    let edge =
+        Subject { api_group: None, kind: "ServiceAccount".to_owned(), name: names::EDGE.to_owned(), namespace: Some(system.to_owned()) };
     binding(org, "polity-edge-secrets", "polity-edge-secrets", vec![edge])
 }
 

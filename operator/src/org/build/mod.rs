@@ -62,7 +62,12 @@ pub fn namespace(org: &Org) -> Namespace {
         labels.insert(format!("pod-security.kubernetes.io/{mode}"), "restricted".to_owned());
     }
     Namespace {
-        metadata: ObjectMeta { name: Some(org.wanted_namespace().to_owned()), labels: Some(labels), owner_references: Some(vec![owner(org)]), ..ObjectMeta::default() },
+        metadata: ObjectMeta {
+            name: Some(org.wanted_namespace().to_owned()),
+            labels: Some(labels),
+            owner_references: Some(vec![owner(org)]),
+            ..ObjectMeta::default()
+        },
         ..Namespace::default()
     }
 }

@@ -21,7 +21,11 @@ pub fn policies(org: &Org, system: &str) -> Vec<NetworkPolicy> {
 }
 
 fn default_deny() -> NetworkPolicySpec {
-    NetworkPolicySpec { pod_selector: Some(LabelSelector::default()), policy_types: Some(types(&["Ingress", "Egress"])), ..NetworkPolicySpec::default() }
+    NetworkPolicySpec {
+        pod_selector: Some(LabelSelector::default()),
+        policy_types: Some(types(&["Ingress", "Egress"])),
+        ..NetworkPolicySpec::default()
+    }
 }
 
 fn dns() -> NetworkPolicySpec {

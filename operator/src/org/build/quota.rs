@@ -12,14 +12,16 @@ use polity_plan::{quantity::Amount, quota::Amounts};
 use super::meta;
 
 /// Most objects of a kind in an Org that says nothing else: one Org cannot fill the store of the cluster.
-const COUNTS: [(&str, i64); 3] = [("count/toolcalls.polity.dev", 1000), ("count/approvals.polity.dev", 1000), ("count/tasks.polity.dev", 1000)];
+const COUNTS: [(&str, i64); 3] =
+    [("count/toolcalls.polity.dev", 1000), ("count/approvals.polity.dev", 1000), ("count/tasks.polity.dev", 1000)];
 /// What a container gets that states nothing.
 const LIMITS: [(&str, &str); 2] = [("cpu", "500m"), ("memory", "256Mi")];
 const REQUESTS: [(&str, &str); 2] = [("cpu", "50m"), ("memory", "64Mi")];
 
 /// The quota of an Org: what may be in force now, and default counts.
 pub fn resource_quota(org: &Org, hard: &Amounts) -> ResourceQuota {
-    let mut all: BTreeMap<String, Quantity> = COUNTS.iter().map(|(r, n)| ((*r).to_owned(), Quantity(Amount::whole(*n).to_string()))).collect();
+    let mut all: BTreeMap<String, Quantity> =
+        COUNTS.iter().map(|(r, n)| ((*r).to_owned(), Quantity(Amount::whole(*n).to_string()))).collect();
     all.extend(hard.iter().map(|(r, a)| (r.clone(), Quantity(a.to_string()))));
     ResourceQuota {
         metadata: meta(org, names::ORG_OBJECT),
