@@ -52,7 +52,7 @@ pub struct RoleSpec {
     pub export: Option<Export>,
 }
 
-/// Who besides the own Org may refer to an object.
+/// Who besides the own Org may refer to it. `Descendants`: every Org below.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Export {
     /// Every Org below.
