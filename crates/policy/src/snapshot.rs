@@ -334,6 +334,15 @@ impl Snapshot {
     }
 }
 
+impl Snapshot {
+    /// A username that is this Agent's alone; an Agent of the own namespace goes first.
+    pub(crate) fn username_of(&self, agent: &str) -> Option<&str> {
+        let mut found: Vec<_> = self.users.iter().filter(|(_, claims)| matches!(claims.as_slice(), [one] if one.name == agent)).collect();
+        found.sort_by_key(|(_, claims)| claims.first().is_none_or(|a| a.namespace != self.namespace));
+        found.first().map(|(username, _)| username.as_str())
+    }
+}
+
 /// `namespace/name`.
 pub(crate) fn full(key: &Key) -> String {
     format!("{}/{}", key.0, key.1)

@@ -131,3 +131,10 @@ fn explain(e: &ExecutionError) -> String {
         _ => "it cannot be computed for these arguments".to_owned(),
     }
 }
+
+/// Whether a conversion of a constant has a value.
+#[must_use]
+pub fn constant(expr: &cel::IdedExpr) -> bool {
+    let context = Context::with_env(Arc::clone(&ENV));
+    matches!(catch_unwind(AssertUnwindSafe(|| Value::resolve(expr, &context))), Ok(Ok(_)))
+}

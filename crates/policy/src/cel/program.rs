@@ -82,7 +82,10 @@ pub fn parse(text: &str) -> Result<Parsed, Fault> {
         Ok(Err(e)) => {
             let Some(first) = e.errors.first() else { return Err(Fault::whole("not a CEL expression")) };
             let at = |n: isize| usize::try_from(n).unwrap_or(0);
-            return Err(Fault { line: at(first.pos.0), column: at(first.pos.1), message: format!("not a CEL expression: {}", first.msg) });
+            let (line, bytes) = (at(first.pos.0), at(first.pos.1).saturating_sub(1));
+            let column =
+                1 + text.lines().nth(line.saturating_sub(1)).map_or(bytes, |l| l.char_indices().take_while(|(i, _)| *i < bytes).count());
+            return Err(Fault { line, column, message: format!("not a CEL expression: {}", first.msg) });
         }
         Err(_) => return Err(Fault::whole("the parser cannot read this expression")),
     };

@@ -1,0 +1,174 @@
+//! Offline tests of an organisation's rules: calls with the verdict that is expected, decided as on a cluster. For `kubectl polity policy test`.
+
+use jiff::Timestamp;
+use polity_api::caller::Caller;
+use serde::{Deserialize, Serialize};
+
+use crate::{CompileCache, Decision, Request, Snapshot, TaskFacts, World};
+
+/// One call and what must come of it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Fixture {
+    /// Name, for the report.
+    pub name: String,
+    /// Org that the call is made in.
+    pub org: String,
+    /// Name of the Agent that calls, of this Org or one above. Either this or `caller`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<String>,
+    /// Exact username that calls, for calls that no Agent makes. Either this or `agent`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub caller: Option<String>,
+    /// Groups of the caller.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<String>,
+    /// Name of the Tool.
+    pub tool: String,
+    /// Org above that has the Tool; default: the Org of the call.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tool_org: Option<String>,
+    /// The input; default: `{}`.
+    #[serde(default = "empty")]
+    pub args: serde_json::Value,
+    /// The Task that the call is for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<FixtureTask>,
+    /// Job space of a call without Task.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job_space: Option<String>,
+    /// Id of the conversation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub context: Option<String>,
+    /// Time of the call; default `2026-01-01T12:00:00Z`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub now: Option<Timestamp>,
+    /// Rules (as `namespace/policy/rule`) that people have approved.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub approved: Vec<String>,
+    /// What must come of it.
+    pub expect: Expect,
+}
+
+/// The Task of a fixture.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct FixtureTask {
+    /// Name.
+    pub name: String,
+    /// Job space.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job_space: Option<String>,
+    /// Canceled.
+    #[serde(default)]
+    pub cancel: bool,
+}
+
+/// What must come of a call. Only what is given is compared.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Expect {
+    /// `Allow`, `Deny` or `RequireApproval`.
+    pub verdict: String,
+    /// Reason code, e.g. `PolicyDenied`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Exactly these rules led to it, as `namespace/policy/rule`, in any order.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rules: Option<Vec<String>>,
+    /// Exactly these rules in Warn or Observe would have had an effect, in any order.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub advisory: Option<Vec<String>>,
+}
+
+fn empty() -> serde_json::Value {
+    serde_json::json!({})
+}
+
+/// A fixture with what came of it.
+#[derive(Clone, Debug)]
+pub struct FixtureResult {
+    /// Name of the fixture.
+    pub name: String,
+    /// What differs from what was expected; empty: passed.
+    pub failures: Vec<String>,
+    /// The decision; None when the fixture itself is wrong.
+    pub decision: Option<Decision>,
+}
+
+impl FixtureResult {
+    /// Whether all was as expected.
+    #[must_use]
+    pub fn passed(&self) -> bool {
+        self.failures.is_empty()
+    }
+}
+
+/// Decides every fixture.
+#[must_use]
+pub fn run_fixtures(world: &World, fixtures: &[Fixture]) -> Vec<FixtureResult> {
+    let cache = CompileCache::default();
+    let mut snapshots: std::collections::BTreeMap<&str, Snapshot> = std::collections::BTreeMap::new();
+    let mut out = Vec::with_capacity(fixtures.len());
+    for fixture in fixtures {
+        let snapshot = snapshots.entry(&fixture.org).or_insert_with(|| Snapshot::build_with(world, &fixture.org, &cache));
+        out.push(run(snapshot, fixture));
+    }
+    out
+}
+
+fn run(snapshot: &Snapshot, fixture: &Fixture) -> FixtureResult {
+    let wrong = |message: String| FixtureResult { name: fixture.name.clone(), failures: vec![message], decision: None };
+    let username = match (&fixture.caller, &fixture.agent) {
+        (Some(caller), None) => caller.clone(),
+        (None, Some(agent)) => match snapshot.username_of(agent) {
+            Some(username) => username.to_owned(),
+            None => return wrong(format!("Org {} and those above have no Agent {agent} with a username of its own", fixture.org)),
+        },
+        _ => return wrong("give either agent or caller".to_owned()),
+    };
+    let caller = Caller { username, groups: fixture.groups.clone(), ..Caller::default() };
+    let task = fixture.task.as_ref().map(|t| TaskFacts {
+        name: t.name.clone(),
+        uid: format!("task-{}", t.name),
+        job_space: t.job_space.clone(),
+        cancel: t.cancel,
+    });
+    let decision = snapshot.decide(&Request {
+        verb: "tool.call",
+        tool: &fixture.tool,
+        tool_org: fixture.tool_org.as_deref(),
+        args: &fixture.args,
+        caller: &caller,
+        task: task.as_ref(),
+        job_space: fixture.job_space.as_deref(),
+        context: fixture.context.as_deref(),
+        id: "fixture",
+        approved: &fixture.approved,
+        now: fixture.now.unwrap_or(Timestamp::constant(1_767_268_800, 0)),
+    });
+    let failures = compare(&fixture.expect, &decision);
+    FixtureResult { name: fixture.name.clone(), failures, decision: Some(decision) }
+}
+
+fn compare(expect: &Expect, got: &Decision) -> Vec<String> {
+    let mut out = Vec::new();
+    if expect.verdict != got.verdict.name() {
+        out.push(format!("verdict: expected {}, got {} ({}: {})", expect.verdict, got.verdict.name(), got.reason, got.message));
+    }
+    if let Some(reason) = expect.reason.as_ref().filter(|r| *r != got.reason) {
+        out.push(format!("reason: expected {reason}, got {:?}", got.reason));
+    }
+    let advisory: Vec<String> = got.advisory.iter().map(|a| a.rule.clone()).collect();
+    for (what, want, have) in [("rules", &expect.rules, &got.rules), ("advisory", &expect.advisory, &advisory)] {
+        let sorted = |list: &[String]| {
+            let mut list = list.to_vec();
+            list.sort_unstable();
+            list
+        };
+        if let Some(want) = want.as_ref().filter(|want| sorted(want) != sorted(have)) {
+            out.push(format!("{what}: expected [{}], got [{}]", want.join(", "), have.join(", ")));
+        }
+    }
+    out
+}
