@@ -4,7 +4,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use crate::cluster::{Cluster, Form};
-use crate::{run, upstream};
+use crate::{generate, run, suite, up, upstream};
 
 /// The verbs of this repository.
 #[derive(Parser)]
@@ -16,6 +16,34 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Verb {
+    /// Build everything, boot a cluster, install Polity, apply examples/acme and show what it does.
+    Up {
+        #[arg(long, default_value = "up")]
+        name: String,
+        /// Install Debian packages that are missing, instead of naming them.
+        #[arg(long)]
+        install_packages: bool,
+    },
+    /// Stop what `up` started and remove what it made; logs stay.
+    Down {
+        #[arg(long, default_value = "up")]
+        name: String,
+    },
+    /// Check everything: what CI runs.
+    Test {
+        /// Only these parts.
+        #[arg(long, value_enum, value_delimiter = ',')]
+        only: Vec<suite::Part>,
+        /// Install Debian packages that are missing, instead of naming them.
+        #[arg(long)]
+        install_packages: bool,
+    },
+    /// Write CRDs, guards and reference pages from the Rust types.
+    Gen {
+        /// Write nothing; fail with the differences.
+        #[arg(long)]
+        check: bool,
+    },
     /// Parts of `up` and `test`, one by one.
     #[command(subcommand)]
     Cluster(ClusterVerb),
@@ -49,6 +77,11 @@ enum ClusterVerb {
 
 pub fn run() -> Result<()> {
     match Arguments::parse().verb {
+        Verb::Up { name, install_packages } => up::up(&name, install_packages),
+        Verb::Down { name } => up::down(&name),
+        Verb::Test { only, install_packages } => suite::run(&only, install_packages),
+        Verb::Gen { check: true } => generate::check(),
+        Verb::Gen { check: false } => generate::write(),
         Verb::Cluster(verb) => cluster(verb),
     }
 }

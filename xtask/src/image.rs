@@ -29,7 +29,6 @@ pub struct Written {
     pub path: PathBuf,
     /// Twelve digits that change with the content.
     pub digest: String,
-    pub bytes: u64,
 }
 
 /// Writes `image` to `archive`.
@@ -73,7 +72,7 @@ pub fn write(image: &Image, archive: &Path) -> Result<Written> {
     tar.append_data(&mut header(EntryType::Regular, 0o644, layer_size), format!("blobs/sha256/{layer_digest}"), &mut layer_file)?;
     tar.into_inner()?.flush()?;
     fs::remove_file(&layer)?;
-    Ok(Written { path: archive.to_owned(), digest, bytes: fs::metadata(archive)?.len() })
+    Ok(Written { path: archive.to_owned(), digest })
 }
 
 /// The one layer; gives its digest and size.

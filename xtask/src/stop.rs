@@ -1,7 +1,7 @@
 //! Being asked to stop: SIGINT, SIGTERM and SIGHUP set one flag that every wait looks at.
 //!
-//! The process never dies of these signals by itself, so that what was started is always torn down;
-//! once `teardown` has been called, waits no longer give up.
+//! The process never dies of these signals by itself, so that what was started is always torn down:
+//! within `shielded`, waits run to their deadlines even so.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -9,14 +9,20 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use tokio::signal::unix::{SignalKind, signal};
 
-#[derive(Clone, Copy, PartialEq)]
-enum State {
-    Running,
-    Asked,
-    TearingDown,
+/// Whether a stop was asked for, and whether it must be let pass for now.
+#[derive(Clone, Copy)]
+struct State {
+    asked: bool,
+    shielded: bool,
 }
 
-static STATE: Mutex<State> = Mutex::new(State::Running);
+impl State {
+    fn now(self) -> bool {
+        self.asked && !self.shielded
+    }
+}
+
+static STATE: Mutex<State> = Mutex::new(State { asked: false, shielded: false });
 static CHANGED: Condvar = Condvar::new();
 
 fn state() -> MutexGuard<'static, State> {
@@ -41,9 +47,9 @@ pub fn listen() -> Result<()> {
                     _ = hangup.recv() => {}
                 }
                 let mut state = state();
-                if *state == State::Running {
+                if !state.asked {
                     eprintln!("\nasked to stop; tearing down what was started");
-                    *state = State::Asked;
+                    state.asked = true;
                 }
                 CHANGED.notify_all();
             }
@@ -52,21 +58,25 @@ pub fn listen() -> Result<()> {
     Ok(())
 }
 
-/// From here on, waits run to their deadlines even when a stop was asked for.
-pub fn teardown() {
-    *state() = State::TearingDown;
+/// Runs `work` to its end even when a stop is asked for: for tearing down.
+pub fn shielded<T>(work: impl FnOnce() -> T) -> T {
+    let before = std::mem::replace(&mut state().shielded, true);
+    let result = work();
+    state().shielded = before;
+    result
 }
 
-/// Whether a stop was asked for and is not yet being carried out.
-pub fn asked() -> bool {
-    *state() == State::Asked
+/// Fails when a stop was asked for.
+pub fn check() -> Result<()> {
+    if state().now() {
+        bail!("stopped by a signal");
+    }
+    Ok(())
 }
 
 /// Waits for `time`, or fails at once when asked to stop.
 pub fn pause(time: Duration) -> Result<()> {
-    let (state, _) = CHANGED.wait_timeout_while(state(), time, |state| *state != State::Asked).unwrap_or_else(PoisonError::into_inner);
-    if *state == State::Asked {
-        bail!("stopped by a signal");
-    }
-    Ok(())
+    let (state, _) = CHANGED.wait_timeout_while(state(), time, |state| !state.now()).unwrap_or_else(PoisonError::into_inner);
+    drop(state);
+    check()
 }

@@ -95,7 +95,7 @@ fn api_server(cluster: &Cluster, settings: &Settings) -> Result<()> {
         format!("--service-account-signing-key-file={}", dir("pki/tokens.key")),
         format!("--service-account-key-file={}", dir("pki/tokens.pub")),
         format!("--audit-policy-file={}", dir("config/audit.yaml")),
-        format!("--audit-log-path={}", dir("log/audit.log")),
+        format!("--audit-log-path={}", dir("audit.log")),
         // One file, never rotated away in the life of such a cluster: it is read to count writes.
         "--audit-log-maxsize=4096".to_owned(),
         "--shutdown-delay-duration=0s".to_owned(),

@@ -19,9 +19,10 @@ pub fn down(cluster: &Cluster) -> Result<()> {
     if settings.is_none() && fs::read_dir(&cluster.dir)?.flatten().any(|entry| entry.file_name() != "log") {
         bail!("{} is not a cluster folder of this version; stop what uses it and remove it", cluster.dir.display());
     }
-    // The API server before etcd: one whose etcd is gone hangs.
-    for part in PARTS {
-        process::stop(&cluster.dir, part, Duration::from_secs(10)).with_context(|| format!("stop {part}"))?;
+    // What was started on top of the cluster first, and the API server before etcd: one whose etcd is gone hangs.
+    let extra = process::recorded(&cluster.dir).into_iter().filter(|name| !PARTS.contains(&name.as_str()) && name != holder::NAME);
+    for part in extra.chain(PARTS.iter().map(ToString::to_string)) {
+        process::stop(&cluster.dir, &part, Duration::from_secs(10)).with_context(|| format!("stop {part}"))?;
     }
     holder::stop(cluster)?;
     if let Some(settings) = settings.filter(|settings| settings.form == Form::Node) {

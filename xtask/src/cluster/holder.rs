@@ -15,7 +15,7 @@ use anyhow::{Context, Result};
 use super::{Cluster, process};
 use crate::run;
 
-const NAME: &str = "holder";
+pub const NAME: &str = "holder";
 
 /// Folders of the host that parts insist on, and what is mounted over them inside.
 const OVERLAID: &[(&str, &str)] = &[("/var/lib/kubelet", "node/kubelet"), ("/var/lib/cni", "node/cni"), ("/var/log", "node/var-log")];

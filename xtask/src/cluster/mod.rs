@@ -27,7 +27,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{paths, upstream};
+use crate::{paths, stop, upstream};
 pub use settings::Form;
 use settings::Settings;
 
@@ -75,7 +75,11 @@ impl Cluster {
             println!("  the cluster \"{}\" is not whole or of the other form; starting it anew", self.name);
         }
         self.down()?;
-        self.boot(form).inspect_err(|_| println!("  logs: {}", self.dir.join("log").display()))?;
+        if let Err(error) = self.boot(form) {
+            let logs = self.dir.join("log");
+            let left = self.down().err().map(|left| format!("; and then: {left:#}")).unwrap_or_default();
+            return Err(error.context(format!("boot the cluster \"{}\" (logs: {}){left}", self.name, logs.display())));
+        }
         Ok(true)
     }
 
@@ -112,12 +116,32 @@ impl Cluster {
 
     /// Stops every part and removes what was made; logs stay. No error when there is nothing.
     pub fn down(&self) -> Result<()> {
-        down::down(self)
+        stop::shielded(|| down::down(self))
     }
 
     /// `kubectl` as the cluster's admin.
     pub fn kubectl(&self) -> Command {
         kubectl::command(self)
+    }
+
+    /// `helm` as the cluster's admin; it keeps nothing outside the cluster's folder.
+    pub fn helm(&self) -> Command {
+        let mut helm = Command::new(self.bin.join("helm"));
+        helm.env("KUBECONFIG", self.kubeconfig());
+        for home in ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"] {
+            helm.env(home, self.dir.join("helm"));
+        }
+        helm
+    }
+
+    /// Server-side apply of one manifest.
+    pub fn apply(&self, manifest: &str) -> Result<()> {
+        kubectl::apply(self, manifest)
+    }
+
+    /// Brings an image archive onto the node.
+    pub fn import(&self, archive: &Path) -> Result<()> {
+        containerd::import(self, archive)
     }
 
     /// A command that runs where the cluster's parts run.

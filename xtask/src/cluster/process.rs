@@ -56,6 +56,12 @@ pub fn start(dir: &Path, name: &str, mut command: Command, wrapped: bool) -> Res
     Ok(())
 }
 
+/// Names of everything that was started from this folder and not yet stopped.
+pub fn recorded(dir: &Path) -> Vec<String> {
+    let files = fs::read_dir(dir.join("run")).into_iter().flatten().flatten();
+    files.filter_map(|file| file.file_name().to_str()?.strip_suffix(".json").map(ToOwned::to_owned)).collect()
+}
+
 /// The pid of a part, if it runs.
 pub fn pid(dir: &Path, name: &str) -> Option<i32> {
     let record: Record = serde_json::from_slice(&fs::read(pid_file(dir, name)).ok()?).ok()?;

@@ -11,8 +11,6 @@ use serde::{Deserialize, Serialize};
 pub const SERVICES: &str = "10.215.0.0/16";
 pub const API_SERVICE: Ipv4Addr = Ipv4Addr::new(10, 215, 0, 1);
 pub const DNS_SERVICE: Ipv4Addr = Ipv4Addr::new(10, 215, 0, 10);
-/// Where the two ends of every cluster's link are.
-pub const NODES: &str = "10.213.0.0/16";
 /// Addresses of Pods. Seen only inside the node's network namespace, so every cluster has the same.
 pub const PODS: &str = "10.214.0.0/16";
 /// Numbers of veth pairs start here.

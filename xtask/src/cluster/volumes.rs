@@ -39,13 +39,12 @@ spec:
   accessModes: [ReadWriteOnce]
   persistentVolumeReclaimPolicy: Retain
   storageClassName: polity-local
-  local: {{path: {path:?}}}
+  local: {{path: {folder:?}}}
   nodeAffinity:
     required:
       nodeSelectorTerms:
       - matchExpressions: [{{key: kubernetes.io/hostname, operator: In, values: [{NODE}]}}]
-",
-            path = folder
+"
         ));
     }
     kubectl::apply(cluster, &manifest)

@@ -1,0 +1,145 @@
+//! The main job, shown on the example organisation: who there is, and an agent's three calls.
+//!
+//! Everything printed is read from the cluster. The person who approves is `--as` a username: the decision
+//! is made with that person's rights, not with those of the cluster's admin.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
+
+use crate::cluster::Cluster;
+use crate::run;
+use crate::up::heading;
+use crate::wait::{Look, until};
+
+const NAMESPACE: &str = "acme-finance";
+const AGENT: &str = "scripted-payer";
+const PERSON: &str = "alice@acme.example";
+
+fn get(cluster: &Cluster, arguments: &[&str]) -> Result<Vec<Value>> {
+    let text = run::output(cluster.kubectl().arg("get").args(arguments).args(["-o", "json"]))?;
+    let list: Value = serde_json::from_str(&text).context("objects as JSON")?;
+    Ok(list["items"].as_array().cloned().unwrap_or_default())
+}
+
+fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
+    object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// The Org tree, each with its namespace, quota and workers.
+pub fn tree(cluster: &Cluster) -> Result<()> {
+    heading("Organisations");
+    let orgs = get(cluster, &["orgs.polity.dev"])?;
+    let agents = get(cluster, &["agents.polity.dev", "--all-namespaces"])?;
+    let roots = orgs.iter().filter(|org| text(org, "/spec/parentRef/name").is_empty());
+    for root in roots {
+        branch(cluster, &orgs, &agents, root, 0)?;
+    }
+    Ok(())
+}
+
+fn branch(cluster: &Cluster, orgs: &[Value], agents: &[Value], org: &Value, depth: usize) -> Result<()> {
+    let name = text(org, "/metadata/name");
+    let namespace = Some(text(org, "/spec/namespace")).filter(|n| !n.is_empty()).unwrap_or(name);
+    let indent = "    ".repeat(depth);
+    println!("{indent}{name}  namespace {namespace}");
+    for quota in get(cluster, &["resourcequota", "--namespace", namespace])? {
+        let hard = quota.pointer("/status/hard").and_then(Value::as_object).cloned().unwrap_or_default();
+        let used = |key: &str| quota.pointer("/status/used").and_then(|used| used[key].as_str()).unwrap_or("0").to_owned();
+        let parts: Vec<String> = hard.iter().map(|(key, limit)| format!("{key} {}/{}", used(key), limit.as_str().unwrap_or("-"))).collect();
+        println!("{indent}  quota    {}", parts.join(", "));
+    }
+    for agent in agents.iter().filter(|agent| text(agent, "/metadata/namespace") == namespace) {
+        println!("{indent}  {:<8} {}", text(agent, "/spec/type").to_lowercase(), text(agent, "/metadata/name"));
+    }
+    let children = orgs.iter().filter(|child| text(child, "/spec/parentRef/name") == name);
+    for child in children {
+        branch(cluster, orgs, agents, child, depth + 1)?;
+    }
+    Ok(())
+}
+
+/// The agent's calls: allowed, denied, and approved by a person.
+pub fn calls(cluster: &Cluster) -> Result<()> {
+    heading(&format!("An agent's three calls (agent {AGENT} of {NAMESPACE}, a script)"));
+    let log = until(Duration::from_secs(120), "the agent's three calls", || {
+        let log = agent_log(cluster);
+        let told = (1..=3).all(|n| log.lines().any(|line| outcome(line, n).is_some()));
+        Ok(if told { Look::Done(log) } else { Look::NotYet(format!("its log so far:\n{log}")) })
+    })?;
+    for n in 1..=3 {
+        print_last(&log, n);
+    }
+    let waiting = outcome_of(&log, 3).is_some_and(|line| line.contains("WaitingApproval"));
+    if !waiting {
+        println!("\n(The third call was approved before.)");
+        return Ok(());
+    }
+    let approval = pending(cluster)?;
+    println!("\n{PERSON} approves {approval} (kubectl polity approve {approval} -n {NAMESPACE}):");
+    approve(cluster, &approval)?;
+    let log = until(Duration::from_secs(90), "the approved call's end", || {
+        let log = agent_log(cluster);
+        let last = outcome_of(&log, 3).unwrap_or_default();
+        Ok(if last.contains("WaitingApproval") { Look::NotYet(last) } else { Look::Done(log) })
+    })?;
+    print_last(&log, 3);
+    match outcome_of(&log, 3) {
+        Some(line) if line.contains(": Succeeded") => Ok(()),
+        other => bail!("the approved call did not succeed: {}", other.unwrap_or_default()),
+    }
+}
+
+/// The log of the agent's Pod, empty while there is none.
+fn agent_log(cluster: &Cluster) -> String {
+    let pods = get(cluster, &["pods", "--namespace", NAMESPACE]).unwrap_or_default();
+    let of_agent = |pod: &&Value| text(pod, "/metadata/ownerReferences/0/name") == AGENT && text(pod, "/status/phase") == "Running";
+    let Some(pod) = pods.iter().find(of_agent) else { return String::new() };
+    run::attempt(cluster.kubectl().args(["logs", "--namespace", NAMESPACE, text(pod, "/metadata/name")])).unwrap_or_default()
+}
+
+/// The line, if it tells an outcome of the n-th call.
+fn outcome(line: &str, n: usize) -> Option<&str> {
+    let outcomes = [": Succeeded", ": WaitingApproval", ": Denied", ": Failed", ": Unknown"];
+    (line.starts_with(&format!("CALL {n} ")) && outcomes.iter().any(|word| line.contains(word))).then_some(line)
+}
+
+/// The last outcome of the n-th call.
+fn outcome_of(log: &str, n: usize) -> Option<String> {
+    log.lines().rev().find_map(|line| outcome(line, n)).map(ToOwned::to_owned)
+}
+
+fn print_last(log: &str, n: usize) {
+    println!("  {}", outcome_of(log, n).unwrap_or_default());
+}
+
+fn pending(cluster: &Cluster) -> Result<String> {
+    until(Duration::from_secs(30), "the Approval", || {
+        let approvals = get(cluster, &["approvals.polity.dev", "--namespace", NAMESPACE])?;
+        let found = approvals.iter().find(|approval| text(approval, "/status/phase") == "Pending");
+        Ok(found.map_or_else(|| Look::NotYet("none is Pending".to_owned()), |a| Look::Done(text(a, "/metadata/name").to_owned())))
+    })
+}
+
+/// Adds the person's own entry, with that person's rights.
+fn approve(cluster: &Cluster, approval: &str) -> Result<()> {
+    let patch = json!({"spec": {"decisions": [{"by": PERSON, "decision": "Approve", "reason": "The invoice is right."}]}});
+    let mut kubectl = cluster.kubectl();
+    kubectl.args(["patch", "approvals.polity.dev", approval, "--namespace", NAMESPACE, "--as", PERSON, "--type=merge"]);
+    run::check(kubectl.args(["--patch", &patch.to_string()]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_outcome_of_a_call_counts() {
+        let log = "CALL 3 pay amount=200: trying again: connection refused\n\
+                   CALL 3 pay amount=200: WaitingApproval approval=a-1\n\
+                   CALL 3 pay amount=200: Succeeded {\"ok\":true}\n";
+        assert_eq!(outcome_of(log, 3).as_deref(), Some("CALL 3 pay amount=200: Succeeded {\"ok\":true}"));
+        assert_eq!(outcome_of(log, 1), None);
+    }
+}

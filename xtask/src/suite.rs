@@ -1,0 +1,125 @@
+//! `cargo xtask test`: every check there is, in steps with a heading each.
+//!
+//! All steps run even when one fails, so that one run shows everything; then the sums over all test
+//! binaries are printed, and any failure fails the whole. Clusters are always stopped at the end. Nothing is skipped:
+//! what cannot run here fails.
+
+mod cargo;
+mod clusters;
+
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+use clap::ValueEnum;
+
+use crate::{arrows, deny, generate, packages, paths, run, stop};
+use cargo::Counts;
+
+/// Parts of the suite.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Part {
+    /// Formatting, lints, generated files, dependency direction, licences.
+    Lint,
+    /// Tests without a cluster.
+    Unit,
+    /// Tests on a real API server.
+    Plane,
+    /// Tests on a real node (root on Linux).
+    Node,
+}
+
+/// What ran so far.
+#[derive(Default)]
+struct Suite {
+    counts: Counts,
+    failed: Vec<String>,
+}
+
+/// Runs all parts, or only those named.
+pub fn run(only: &[Part], install_packages: bool) -> Result<()> {
+    let started = Instant::now();
+    let wanted = |part: Part| only.is_empty() || only.contains(&part);
+    let mut suite = Suite::default();
+    if wanted(Part::Node) {
+        suite.step("packages of the machine", || packages::ensure(install_packages))?;
+    }
+    if wanted(Part::Lint) {
+        suite.lint()?;
+    }
+    if wanted(Part::Unit) {
+        suite.tests("unit tests", || cargo::test(&["--workspace", "--exclude", "polity-e2e"], &[]))?;
+    }
+    if wanted(Part::Plane) {
+        suite.tests("tests on a real API server", clusters::plane)?;
+    }
+    if wanted(Part::Node) {
+        suite.tests("tests on a real node", clusters::node)?;
+    }
+    suite.end(started)
+}
+
+impl Suite {
+    fn lint(&mut self) -> Result<()> {
+        self.step("formatting", generate::formatted)?;
+        self.step("clippy", || {
+            let mut clippy = Command::new("cargo");
+            clippy.current_dir(paths::root()).args([
+                "clippy",
+                "--quiet",
+                "--workspace",
+                "--all-targets",
+                "--locked",
+                "--",
+                "-D",
+                "warnings",
+            ]);
+            run::check(&mut clippy)
+        })?;
+        self.step("generated files", generate::check)?;
+        self.step("direction of dependencies", arrows::check)?;
+        self.step("licences, bans and sources", deny::check)
+    }
+
+    /// Runs a step; its failure is kept for the end, a signal ends all.
+    fn step(&mut self, name: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {
+        self.tests(name, || work().map(|()| Counts::default()))
+    }
+
+    fn tests(&mut self, name: &str, work: impl FnOnce() -> Result<Counts>) -> Result<()> {
+        println!("\n=== {name}");
+        let started = Instant::now();
+        let result = work();
+        stop::check()?;
+        let failure = match result {
+            Ok(counts) => {
+                self.counts.add(counts);
+                (counts.failed > 0).then(|| format!("{} tests failed", counts.failed))
+            }
+            Err(error) => {
+                // A step that could not even count is one failure more than its tests tell.
+                self.counts.failed += 1;
+                Some(format!("{error:#}"))
+            }
+        };
+        let verdict = if failure.is_some() { "FAILED" } else { "ok" };
+        if let Some(failure) = failure {
+            println!("{failure}");
+            self.failed.push(name.to_owned());
+        }
+        println!("=== {name}: {verdict} ({} s)", started.elapsed().as_secs());
+        Ok(())
+    }
+
+    fn end(self, started: Instant) -> Result<()> {
+        println!("\nran for {} s; upstream binaries and tools are kept in {}", started.elapsed().as_secs(), paths::cache()?.display());
+        println!("{} passed, {} failed", self.counts.passed, self.counts.failed);
+        if !self.failed.is_empty() {
+            bail!("failed: {}", self.failed.join("; "));
+        }
+        if self.counts.failed > 0 {
+            bail!("tests failed");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,87 @@
+//! `cargo xtask up` and `down`: a cluster with Polity and an example organisation on it, and the show.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use crate::cluster::{Cluster, Form};
+use crate::{host, install, packages, product, ready, show, upstream};
+
+const EXAMPLE: &str = "examples/acme/";
+
+/// Brings everything up, or up to date.
+pub fn up(name: &str, install_packages: bool) -> Result<()> {
+    let started = Instant::now();
+    let cluster = Cluster::named(name)?;
+    if node_possible() {
+        heading("Debian packages for the node");
+        packages::ensure(install_packages)?;
+    } else {
+        println!("Without root on Linux there is no node: control plane and Polity's parts run as processes of yours, no Pod runs,");
+        println!("and calls that need one wait for it until their time is over. For a real node run this as root.");
+    }
+    heading("Upstream binaries (e2e/cluster)");
+    upstream::binaries()?;
+    if node_possible() {
+        on_node(&cluster)?;
+    } else {
+        on_plane(&cluster)?;
+    }
+    closing(&cluster, started);
+    Ok(())
+}
+
+fn on_node(cluster: &Cluster) -> Result<()> {
+    heading("Polity and its image");
+    let image = product::image()?;
+    heading("Kubernetes: a control plane and one real node");
+    cluster.up(Form::Node)?;
+    product::import(cluster, &image)?;
+    heading("Helm: charts/polity");
+    install::chart(cluster, &image)?;
+    example(cluster, Duration::from_secs(180))?;
+    show::tree(cluster)?;
+    show::calls(cluster)
+}
+
+fn on_plane(cluster: &Cluster) -> Result<()> {
+    heading("Polity");
+    let built = product::host_binaries(&[])?;
+    heading("Kubernetes: a control plane");
+    cluster.up(Form::Plane)?;
+    heading("Polity's parts as processes of the host");
+    host::start(cluster, &built)?;
+    heading(EXAMPLE);
+    install::manifests(&mut cluster.kubectl(), EXAMPLE)?;
+    show::tree(cluster)
+}
+
+fn example(cluster: &Cluster, deadline: Duration) -> Result<()> {
+    heading(EXAMPLE);
+    install::manifests(&mut cluster.kubectl(), EXAMPLE)?;
+    ready::all(cluster, deadline)
+}
+
+/// Stops everything and removes what was made.
+pub fn down(name: &str) -> Result<()> {
+    Cluster::named(name)?.down()
+}
+
+/// Real nodes need root on Linux.
+fn node_possible() -> bool {
+    rustix::process::geteuid().is_root() && Path::new("/proc/self/ns/pid").exists()
+}
+
+pub fn heading(text: &str) {
+    println!("\n=== {text}");
+}
+
+fn closing(cluster: &Cluster, started: Instant) {
+    let bin = cluster.bin().display();
+    println!("\nUp after {} s. Stop it with `cargo xtask down`. To go on:\n", started.elapsed().as_secs());
+    println!("  export KUBECONFIG={} PATH={bin}:$PATH", cluster.kubeconfig().display());
+    println!("  kubectl get orgs.polity.dev");
+    println!("  kubectl -n acme-finance get agents.polity.dev,tools.polity.dev,policies.polity.dev,toolcalls.polity.dev");
+    println!("  kubectl explain policies.polity.dev.spec.rules");
+}
