@@ -1,7 +1,7 @@
 //! The one thread that writes, and its group commit.
 //!
-//! It takes what waits in the queue (up to a bound), runs each verb in a savepoint of one transaction, commits
-//! once, and only then answers. A verb that is refused undoes only itself. If the commit fails, or SQLite ends
+//! It runs what waits in the queue (up to a bound), each verb in a savepoint of one transaction, commits once, and only
+//! then answers. A verb that is refused undoes only itself. If the commit fails, or SQLite ends
 //! the transaction by itself (a full disk), every verb of the batch is answered `LedgerUnavailable` and none is
 //! applied. (A disk that loses only the flush of a commit may still bring that batch back when the process dies before
 //! the next commit: a start that nobody runs, which ends as an unknown outcome.) A verb whose caller went away runs all
@@ -89,19 +89,24 @@ impl Writer {
         let mut cache = Cache::default();
         let mut closing = None;
         while closing.is_none() {
-            let Some(first) = queue.blocking_recv() else { break };
-            let mut jobs = Vec::new();
-            let mut next = Some(first);
-            while let Some(message) = next.take() {
-                match message {
-                    Message::Run(job) => jobs.push(job),
-                    Message::Close(done) => closing = Some(done),
+            let mut jobs = match queue.blocking_recv() {
+                Some(Message::Run(job)) => vec![job],
+                Some(Message::Close(done)) => {
+                    closing = Some(done);
+                    break;
                 }
-                if jobs.len() < self.max_batch && closing.is_none() {
-                    next = queue.try_recv().ok();
+                None => break,
+            };
+            // Asked again after each verb: callers that were just answered come back while others run.
+            let more = || match queue.try_recv().ok()? {
+                Message::Run(job) if closing.is_none() => Some(job),
+                Message::Run(_) => None,
+                Message::Close(done) => {
+                    closing = Some(done);
+                    None
                 }
-            }
-            let commit = self.batch(&mut jobs, &mut cache);
+            };
+            let commit = self.batch(&mut jobs, more, &mut cache);
             if let Err(refused) = &commit {
                 tracing::error!(error = %refused, verbs = jobs.len(), "ledger batch not committed");
             }
@@ -120,11 +125,8 @@ impl Writer {
         }
     }
 
-    fn batch(&self, jobs: &mut [Box<dyn Job>], cache: &mut Cache) -> Result<(), Refused> {
-        if jobs.is_empty() {
-            return Ok(());
-        }
-        let done = self.transaction(jobs, cache);
+    fn batch(&self, jobs: &mut Vec<Box<dyn Job>>, more: impl FnMut() -> Option<Box<dyn Job>>, cache: &mut Cache) -> Result<(), Refused> {
+        let done = self.transaction(jobs, more, cache);
         if done.is_err() {
             cache.clear();
             if !self.conn.is_autocommit()
@@ -136,10 +138,16 @@ impl Writer {
         done.map_err(|error| unavailable(&error))
     }
 
-    fn transaction(&self, jobs: &mut [Box<dyn Job>], cache: &mut Cache) -> rusqlite::Result<()> {
+    fn transaction(
+        &self,
+        jobs: &mut Vec<Box<dyn Job>>,
+        mut more: impl FnMut() -> Option<Box<dyn Job>>,
+        cache: &mut Cache,
+    ) -> rusqlite::Result<()> {
         let exec = |sql| self.conn.prepare_cached(sql)?.execute([]).map(drop);
         exec("BEGIN IMMEDIATE")?;
-        for job in jobs {
+        let mut done = 0;
+        while let Some(job) = jobs.get_mut(done) {
             exec("SAVEPOINT verb")?;
             let before = self.conn.total_changes();
             let now = to_micros(self.clock.now());
@@ -158,6 +166,10 @@ impl Writer {
                 }
             }
             exec("RELEASE verb")?;
+            done += 1;
+            if done < self.max_batch {
+                jobs.extend(more());
+            }
         }
         exec("COMMIT")
     }

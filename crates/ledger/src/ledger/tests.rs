@@ -58,8 +58,7 @@ async fn a_commit_that_fails_applies_nothing() {
     });
     queued(&ledger, 3).await;
     go.send(()).unwrap();
-    busy.await.unwrap().unwrap();
-    for answer in [good.await.unwrap(), bad.await.unwrap(), fenced.await.unwrap()] {
+    for answer in [busy.await.unwrap(), good.await.unwrap(), bad.await.unwrap(), fenced.await.unwrap()] {
         assert!(matches!(answer, Err(Refused::LedgerUnavailable { .. })), "{answer:?}");
     }
     assert!(ledger.orgs().await.unwrap().is_empty());
