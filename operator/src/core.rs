@@ -26,7 +26,9 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     approval::{self, ApprovalContext},
+    closing::Closing,
     config,
+    context, controllers, definitions,
     dispatch::{self, CallContext, Gate, Runner, Settings},
     internal::{self, Internal},
     lease::{Elector, Timing},
@@ -83,6 +85,23 @@ pub async fn run(settings: config::Core, stop: CancellationToken) -> Result<()> 
 
     let calls = CallContext { client: client.clone(), runner: runner.clone(), snapshots: snapshots.clone(), clock: clock.clone() };
     tasks.spawn(dispatch::run(Arc::new(calls), stop.clone()));
+    tasks.spawn(definitions::record(gate.clone(), cache.clone(), stop.clone()));
+    let now = clock.clone();
+    let settings = context::Settings {
+        system_namespace: settings.common.namespace.clone(),
+        ca: bundle(&ca, &stop),
+        closing: Arc::new(Closing { runner: runner.clone() }),
+        clock: Arc::new(move || now.now()),
+    };
+    let controllers = controllers::run_controllers(context::Context::new(client.clone(), settings), stop.clone());
+    let controllers_stop = stop.clone();
+    tasks.spawn(async move {
+        if let Err(error) = controllers.await {
+            tracing::error!(error = %error, "controllers ended");
+        }
+        // Core without controllers is no core: whatever ended them, the process ends too.
+        controllers_stop.cancel();
+    });
     let approvals = ApprovalContext { client: client.clone(), gate, snapshots: snapshots.clone(), clock: clock.clone() };
     tasks.spawn(approval::run(Arc::new(approvals), stop.clone()));
     tasks.spawn(dispatch::sweep(runner.clone(), client.clone(), clock.clone(), stop.clone()));
@@ -97,6 +116,23 @@ pub async fn run(settings: config::Core, stop: CancellationToken) -> Result<()> 
         return Ok(());
     }
     anyhow::bail!("the lease was lost")
+}
+
+/// The CA bundle as the controllers want it: text, or nothing yet.
+fn bundle(ca: &CaStore, stop: &CancellationToken) -> tokio::sync::watch::Receiver<Option<String>> {
+    let mut changes = ca.bundle_changes();
+    let text = |bundle: &Option<Arc<str>>| bundle.as_deref().map(str::to_owned);
+    let (send, receive) = tokio::sync::watch::channel(text(&changes.borrow()));
+    let stop = stop.clone();
+    tokio::spawn(async move {
+        while stop.run_until_cancelled(changes.changed()).await.is_some_and(|c| c.is_ok()) {
+            let bundle = text(&changes.borrow_and_update());
+            if send.send(bundle).is_err() {
+                return;
+            }
+        }
+    });
+    receive
 }
 
 /// Opens the ledger, waiting while another core holds its lock.

@@ -3,12 +3,14 @@
 pub mod agent;
 pub mod apply;
 pub mod approval;
+pub mod closing;
 pub mod cluster;
 pub mod compare;
 pub mod config;
 pub mod context;
 pub mod controllers;
 pub mod core;
+pub mod definitions;
 pub mod dispatch;
 pub mod edge;
 pub mod engine;
