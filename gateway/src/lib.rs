@@ -1,3 +1,51 @@
-//! The edge's server for agents and shims, and its executor of `http` calls.
+//! The edge's server for agents and tool Pods, and its executor of `http` calls.
+//!
+//! A request is decided on the Org's present view, begun in core's ledger, run, settled, answered. Nothing here keeps state that matters: what must
+//! last is in the ledger or in a ToolCall. It writes to Kubernetes the ToolCall of a call that must wait, and claim, decision and result of the
+//! stored `http` calls that it runs; nothing else.
+
+mod answer;
+mod body;
+mod calls;
+pub mod cluster;
+pub mod core;
+mod decide;
 pub mod egress;
+mod execute;
+pub mod executor;
 pub mod http_tool;
+mod id;
+mod objects;
+mod openapi;
+mod problem;
+mod shim;
+mod state;
+mod trace;
+
+use std::sync::Arc;
+
+use axum::{
+    Json, Router,
+    http::StatusCode,
+    routing::{get, post},
+};
+use polity_api::reasons;
+
+pub use problem::Problem;
+pub use state::{Gateway, Replica, Settings};
+
+/// Routes of the server. Serve it over TLS with Polity's certificate.
+pub fn router(gateway: Arc<Gateway>) -> Router {
+    Router::new()
+        .route("/v1/orgs/{org}/calls", post(calls::create))
+        .route("/v1/orgs/{org}/calls/{id}", get(calls::read))
+        .route("/v1/orgs/{org}/calls/{id}/cancel", post(calls::cancel))
+        .route("/shim/v1/runs/{id}/input", get(shim::input))
+        .route("/shim/v1/runs/{id}/result", post(shim::result))
+        .route("/openapi.json", get(|| async { Json(openapi::document()) }))
+        .fallback(|| async { Problem::not_found("no such path; GET /openapi.json lists them") })
+        .method_not_allowed_fallback(|| async {
+            Problem::new(StatusCode::METHOD_NOT_ALLOWED, reasons::INVALID_REQUEST, "this path does not take that method")
+        })
+        .with_state(gateway)
+}

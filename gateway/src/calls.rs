@@ -1,0 +1,240 @@
+//! `/v1/orgs/{org}/calls`: how agents act. Who asks, decide, begin, run, settle; one answer, or an Approval to wait for.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    body::Body,
+    extract::{Path, RawQuery, State, rejection::PathRejection},
+    http::{HeaderMap, StatusCode},
+    response::{IntoResponse as _, Response},
+};
+use polity_api::{
+    Caller, reasons,
+    toolcall::{CallResult, Decision as Shown, Phase},
+};
+use polity_ledger::{Attempt, State as LedgerState};
+use tokio::sync::oneshot;
+
+use crate::{
+    answer::{self, Answer},
+    body::{self, CallBody},
+    decide::{Ask, busy},
+    execute::{Basis, Started, Step, is_http},
+    id,
+    problem::Problem,
+    state::Gateway,
+    trace,
+};
+
+type Shared = State<Arc<Gateway>>;
+
+/// Longest wait in one question to core.
+const CORE_WAIT: Duration = Duration::from_secs(30);
+
+impl Gateway {
+    /// Who asks.
+    pub(crate) async fn caller(&self, headers: &HeaderMap) -> Result<Arc<Caller>, Problem> {
+        let value = headers.get("authorization").and_then(|v| v.to_str().ok());
+        Ok(self.identities.of_header(value).await?)
+    }
+}
+
+/// `POST /v1/orgs/{org}/calls`.
+pub async fn create(
+    State(gateway): Shared,
+    org: Result<Path<String>, PathRejection>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let caller = gateway.caller(&headers).await?;
+    let org = org_of(org)?;
+    let _slot = gateway.call_slots.try_acquire().map_err(|_| busy())?;
+    let body: CallBody = body::read(&headers, body, body::MAX_BODY).await?;
+    let wait = body.wait()?;
+    let spec = body.into_spec()?;
+    let view = gateway.view(&org)?;
+    let id = id::new(view.org_uid(), &caller.username, rand::random());
+    let ask = Ask::new(&org, caller.as_ref().clone(), spec, id.clone(), trace::of(&headers, rand::random()));
+    let (begun, has_begun) = oneshot::channel();
+    // What has begun is brought to its end even if the caller hangs up.
+    let mut work = gateway.work.spawn(gateway.clone().carry_out(ask, wait, begun));
+    let decision: Shown = tokio::select! {
+        done = &mut work => return Ok(joined(done)?.into_response()),
+        Ok(decision) = has_begun => decision,
+    };
+    match tokio::time::timeout(wait, work).await {
+        Ok(done) => Ok(joined(done)?.into_response()),
+        Err(_) => Ok(Answer::new(id, Phase::Running).decided(Some(decision)).into_response()),
+    }
+}
+
+fn joined(done: Result<Result<Answer, Problem>, tokio::task::JoinError>) -> Result<Answer, Problem> {
+    done.unwrap_or_else(|error| {
+        tracing::error!(%error, "a call broke off");
+        Err(Problem::unavailable(reasons::UNAVAILABLE, "a fault of Polity: what became of the call is in the ledger"))
+    })
+}
+
+impl Gateway {
+    /// Decides and runs to the end; tells `begun` as soon as it runs here.
+    async fn carry_out(self: Arc<Self>, ask: Ask, wait: Duration, begun: oneshot::Sender<Shown>) -> Result<Answer, Problem> {
+        let step = match self.decide_and_begin(&ask, &Basis::of(&ask)).await {
+            Ok(step) => step,
+            Err(problem) => {
+                if problem.reason() == reasons::LEDGER_UNAVAILABLE
+                    && let Ok(view) = self.view(&ask.org)
+                {
+                    let org = polity_ledger::OrgId { name: ask.org.clone(), uid: view.org_uid().to_owned() };
+                    self.abandon(org, ask.id.clone());
+                }
+                return Err(problem);
+            }
+        };
+        match step {
+            Step::Denied(decided) => Err(self.refuse(&decided).await),
+            Step::Ask(decided) => self.wait_for_people(&ask, &decided, wait).await,
+            Step::Replay(id) => self.replayed(&ask, &id, wait).await,
+            Step::Elsewhere => Err(Problem::new(StatusCode::CONFLICT, reasons::ALREADY_EXECUTED, "this call has begun already")),
+            Step::Started(started) if is_http(&started.tool) => {
+                let shown = self.shown(&started);
+                // Nobody listens any more when the caller has hung up; the call goes on.
+                let _ = begun.send(shown.clone());
+                self.run_here(&ask, &started, shown).await
+            }
+            Step::Started(started) => {
+                let shown = self.shown(&started);
+                let attempt = self.wait_for_end(&started.decided.subject.org.uid, &ask.id, wait).await?;
+                let answer = attempt.map_or_else(|| Answer::new(&ask.id, Phase::Running), |a| Answer::of_attempt(&a));
+                Ok(answer.decided(Some(shown)))
+            }
+        }
+    }
+
+    fn shown(&self, started: &Started) -> Shown {
+        answer::shown(&started.decided.decision, Some(&started.begun), self.replica.process(), self.clock.now())
+    }
+
+    async fn run_here(&self, ask: &Ask, started: &Started, shown: Shown) -> Result<Answer, Problem> {
+        let (ran, settled) = self.run_and_settle(started, &ask.input, &ask.trace, std::future::pending()).await;
+        let settled = settled?;
+        if settled.outcome != Some(ran.outcome) {
+            // Core had given the run up; its word stands.
+            let attempt = self.core.attempt(&started.decided.subject.org.uid, &ask.id, Duration::ZERO).await?;
+            let answer = attempt.map_or_else(|| Answer::new(&ask.id, Phase::Unknown), |a| Answer::of_attempt(&a));
+            return Ok(answer.decided(Some(shown)));
+        }
+        let phase = match (ran.outcome, ran.reason) {
+            (polity_ledger::Outcome::Unknown, _) => Phase::Unknown,
+            (polity_ledger::Outcome::Done, "") => Phase::Succeeded,
+            _ => Phase::Failed,
+        };
+        let result = CallResult {
+            size: settled.result.as_ref().map(|d| d.size),
+            digest: settled.result.as_ref().map(answer::digest),
+            output: ran.output,
+            code: ran.status.map(i32::from),
+            stderr_tail: None,
+        };
+        let ended = Answer { reason: ran.reason.to_owned(), message: ran.message, result: Some(result), ..Answer::new(&ask.id, phase) };
+        Ok(ended.decided(Some(shown)))
+    }
+
+    /// A call that people must allow becomes an object.
+    async fn wait_for_people(&self, ask: &Ask, decided: &crate::decide::Decided, wait: Duration) -> Result<Answer, Problem> {
+        let answer = self.store(ask, decided, wait).await?;
+        if answer.phase == Phase::Denied && answer.approval.is_none() {
+            // Core saw more than this edge; a denial looks like one whoever found it.
+            let reason = if answer.reason.is_empty() { reasons::POLICY_DENIED } else { &answer.reason };
+            let hint = answer.decision.as_ref().map(|d| d.hint.clone()).unwrap_or_default();
+            return Err(Problem::new(StatusCode::FORBIDDEN, reason, answer.message).hint(hint));
+        }
+        Ok(answer)
+    }
+
+    /// The outcome of the same request, made before.
+    async fn replayed(&self, ask: &Ask, id: &str, wait: Duration) -> Result<Answer, Problem> {
+        let org_uid = self.view(&ask.org)?.org_uid().to_owned();
+        let attempt = self.wait_for_end(&org_uid, id, wait).await?;
+        attempt
+            .map(|a| Answer::of_attempt(&a))
+            .ok_or_else(|| Problem::not_found(format!("the same request was made before as {id}, of which nothing is kept")))
+    }
+
+    /// The attempt once it has ended, or as it stands after the time.
+    async fn wait_for_end(&self, org_uid: &str, id: &str, wait: Duration) -> Result<Option<Attempt>, Problem> {
+        let started = tokio::time::Instant::now();
+        loop {
+            let left = wait.saturating_sub(started.elapsed());
+            let asked = tokio::time::Instant::now();
+            let attempt = self.core.attempt(org_uid, id, left.min(CORE_WAIT)).await?;
+            let ended = attempt.as_ref().is_none_or(|a| matches!(a.state, LedgerState::Settled | LedgerState::Released));
+            if ended || started.elapsed() >= wait {
+                return Ok(attempt);
+            }
+            if asked.elapsed() < Duration::from_millis(50) {
+                // Core answered at once although the call goes on: do not ask in a tight loop.
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        }
+    }
+}
+
+/// `GET /v1/orgs/{org}/calls/{id}`.
+pub async fn read(
+    State(gateway): Shared,
+    path: Result<Path<(String, String)>, PathRejection>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Answer, Problem> {
+    let caller = gateway.caller(&headers).await?;
+    let (org, id) = call_of(path)?;
+    let wait = body::wait_of_query(query.as_deref())?;
+    let _slot = gateway.wait_slots.try_acquire().map_err(|_| busy())?;
+    let view = gateway.view(&org)?;
+    if id::belongs(&id, view.org_uid(), &caller.username) {
+        let attempt = gateway.wait_for_end(view.org_uid(), &id, wait).await?;
+        return attempt.map(|a| Answer::of_attempt(&a)).ok_or_else(|| unknown(&id));
+    }
+    let call = gateway.own_call(view.namespace(), &id, &caller).await?.ok_or_else(|| unknown(&id))?;
+    Ok(Answer::of_call(&gateway.until_over(call, wait).await))
+}
+
+/// `POST /v1/orgs/{org}/calls/{id}/cancel`.
+pub async fn cancel(
+    State(gateway): Shared,
+    path: Result<Path<(String, String)>, PathRejection>,
+    headers: HeaderMap,
+) -> Result<Answer, Problem> {
+    let caller = gateway.caller(&headers).await?;
+    let (org, id) = call_of(path)?;
+    let view = gateway.view(&org)?;
+    if id::belongs(&id, view.org_uid(), &caller.username) {
+        let attempt = gateway.core.attempt(view.org_uid(), &id, Duration::ZERO).await?.ok_or_else(|| unknown(&id))?;
+        let answer = Answer::of_attempt(&attempt);
+        return if answer.settled() { Ok(answer) } else { Err(not_cancelable()) };
+    }
+    let call = gateway.own_call(view.namespace(), &id, &caller).await?.ok_or_else(|| unknown(&id))?;
+    let answer = Answer::of_call(&call);
+    if answer.settled() { Ok(answer) } else { gateway.cancel_call(&call).await }
+}
+
+fn not_cancelable() -> Problem {
+    Problem::new(
+        StatusCode::CONFLICT,
+        reasons::NOT_CANCELABLE,
+        "the call runs and has no object to cancel it by; it ends within the Tool's time-out",
+    )
+    .hint("create a ToolCall where calls must be cancelable")
+}
+
+fn unknown(id: &str) -> Problem {
+    Problem::not_found(format!("you have no call {id} here"))
+}
+
+fn org_of(path: Result<Path<String>, PathRejection>) -> Result<String, Problem> {
+    path.map(|Path(org)| org).map_err(|e| Problem::invalid(e.to_string()))
+}
+
+fn call_of(path: Result<Path<(String, String)>, PathRejection>) -> Result<(String, String), Problem> {
+    path.map(|Path(both)| both).map_err(|e| Problem::invalid(e.to_string()))
+}

@@ -1,0 +1,255 @@
+//! From an allowed call to its recorded end: `begin`, run, `settle`. The same for an agent's request and for a stored ToolCall.
+//!
+//! Nothing runs before `begin` is committed; what has run is settled until core takes it. This part never decides.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use jiff::SignedDuration;
+use polity_api::reasons;
+use polity_ledger::{Amounts, Begin, Begun, Idempotency, OrgId, Outcome, Refused, Settle, Settled};
+use polity_policy::{ToolFacts, Verdict};
+use polity_runtime::{
+    internal::{RunRequest, RunTool},
+    subject,
+};
+use serde_json::{Value, json};
+
+use crate::{
+    decide::{Ask, Decided},
+    http_tool::{Call, Ran},
+    problem::Problem,
+    state::Gateway,
+};
+
+/// Decisions on a call before its view counts as moving too fast.
+const DECISIONS: u32 = 3;
+/// Seconds that a run may take beyond the Tool's own time, to be settled.
+const GRACE_SECONDS: i64 = 60;
+/// How long a settlement is tried; then core has given the run up by itself.
+const SETTLE_PATIENCE: Duration = Duration::from_secs(600);
+/// How long a start is tried while core does not answer.
+const BEGIN_TRIES: u32 = 3;
+
+/// A call that has begun.
+#[derive(Debug)]
+pub struct Started {
+    /// As decided.
+    pub decided: Decided,
+    /// The Tool.
+    pub tool: Arc<ToolFacts>,
+    /// As begun.
+    pub begun: Begun,
+    /// After this the outcome is unknown.
+    pub deadline: jiff::Timestamp,
+}
+
+/// How far a call came.
+#[derive(Debug)]
+pub enum Step {
+    /// It has begun, here (`http`) or in core's care (`container`).
+    Started(Box<Started>),
+    /// People are to be asked first.
+    Ask(Box<Decided>),
+    /// Denied, and not recorded yet.
+    Denied(Box<Decided>),
+    /// The same request was made before, under this id.
+    Replay(String),
+    /// This very call has begun already.
+    Elsewhere,
+}
+
+/// What of a call the ledger must know besides the decision.
+#[derive(Clone, Debug, Default)]
+pub struct Basis {
+    /// Uids of the Approvals that it rests on.
+    pub approvals: Vec<String>,
+    /// Rules that these satisfy.
+    pub approved: Vec<String>,
+    /// Key against running twice; absent when a hold has it.
+    pub idempotency: Option<Idempotency>,
+}
+
+impl Basis {
+    /// A call without Approvals.
+    pub fn of(ask: &Ask) -> Self {
+        let idempotency = ask
+            .spec
+            .idempotency_key
+            .as_ref()
+            .map(|key| Idempotency { key: key.clone(), body: subject::body_digest(&ask.spec, &ask.input) });
+        Self { idempotency, ..Self::default() }
+    }
+}
+
+/// Whether a Tool's calls are run by this edge.
+pub fn is_http(tool: &ToolFacts) -> bool {
+    tool.spec.runtime.http.is_some()
+}
+
+impl Gateway {
+    /// Decides and, when allowed, begins; decides again when the view or a counter moved in between.
+    pub async fn decide_and_begin(&self, ask: &Ask, basis: &Basis) -> Result<Step, Problem> {
+        let mut last = Refused::Contended;
+        for n in 0..DECISIONS {
+            if n > 0 {
+                // Core or this edge is a moment behind the other.
+                tokio::time::sleep(Duration::from_millis(50) * n).await;
+            }
+            let mut decided = self.decide(ask, &basis.approved).await?;
+            match decided.decision.verdict {
+                Verdict::Deny => return Ok(Step::Denied(Box::new(decided))),
+                Verdict::RequireApproval => return Ok(Step::Ask(Box::new(decided))),
+                Verdict::Allow => {}
+            }
+            let Some(tool) = decided.decision.tool.clone() else {
+                return Ok(Step::Denied(Box::new(decided.denied(reasons::TOOL_NOT_FOUND, "the Tool is not known".to_owned()))));
+            };
+            decided.subject.verdict.approvals.clone_from(&basis.approvals);
+            let deadline = self.clock.now() + SignedDuration::from_secs(i64::from(tool.spec.timeout_seconds) + GRACE_SECONDS);
+            let begin = Begin {
+                subject: decided.subject.clone(),
+                reserve: subject::reserve(&tool),
+                charges: Vec::new(),
+                read: Vec::new(),
+                consume: Vec::new(),
+                executor: self.replica.process().to_owned(),
+                deadline,
+                idempotency: basis.idempotency.clone(),
+                resume: Value::Null,
+            };
+            match self.begin(begin, &tool).await {
+                Ok(begun) => return Ok(Step::Started(Box::new(Started { decided, tool, begun, deadline }))),
+                Err(refused @ (Refused::StaleSnapshot { .. } | Refused::Contended)) => last = refused,
+                Err(Refused::IdempotencyReplay { id }) => return Ok(Step::Replay(id)),
+                Err(Refused::AlreadyExecuted { .. }) => return Ok(Step::Elsewhere),
+                Err(refused) => match denial(&refused) {
+                    Some(reason) => return Ok(Step::Denied(Box::new(decided.denied(reason, refused.to_string())))),
+                    None => return Err(refused.into()),
+                },
+            }
+        }
+        Err(last.into())
+    }
+
+    /// Begins. When core does not answer it may have committed all the same: the same start is sent again, and what came of it learned.
+    async fn begin(&self, begin: Begin, tool: &ToolFacts) -> Result<Begun, Refused> {
+        let run = (!is_http(tool)).then(|| RunRequest {
+            begin: begin.clone(),
+            tool: RunTool {
+                namespace: tool.namespace.clone(),
+                name: tool.name.clone(),
+                uid: tool.uid.clone(),
+                digest: tool.digest.clone(),
+            },
+            timeout_seconds: i64::from(tool.spec.timeout_seconds),
+        });
+        let mut pause = Duration::from_millis(100);
+        for _ in 1..BEGIN_TRIES {
+            let answer = match &run {
+                Some(run) => self.core.run(run).await,
+                None => self.core.begin(&begin).await,
+            };
+            match answer {
+                Err(Refused::LedgerUnavailable { .. }) => tokio::time::sleep(pause).await,
+                answer => return answer,
+            }
+            pause *= 4;
+        }
+        match &run {
+            Some(run) => self.core.run(run).await,
+            None => self.core.begin(&begin).await,
+        }
+    }
+
+    /// A start of which nobody knows whether it was committed: if it was, it is taken back, since nothing has run and nothing will.
+    pub fn abandon(self: &Arc<Self>, org: OrgId, id: String) {
+        let gateway = self.clone();
+        self.work.spawn(async move {
+            let settle = Settle {
+                org,
+                id,
+                used: Amounts::new(),
+                last: true,
+                outcome: Some(Outcome::NotDone),
+                reason: reasons::LEDGER_UNAVAILABLE.to_owned(),
+                message: "core did not answer when the call was to begin, so it did not run".to_owned(),
+                result: None,
+                facts: BTreeMap::new(),
+                by: gateway.replica.process().to_owned(),
+                resolution: false,
+            };
+            // `NotFound` means that it never began, which is as good.
+            let _ = gateway.settle(settle).await;
+        });
+    }
+
+    /// Runs a begun `http` call and settles it. The settlement stands as answered: core may have ended the call before.
+    pub async fn run_and_settle(
+        &self,
+        started: &Started,
+        input: &Value,
+        trace: &str,
+        stop: impl Future<Output = ()>,
+    ) -> (Ran, Result<Settled, Refused>) {
+        let call = Call { tool: &started.tool, input, trace };
+        let ran = tokio::select! {
+            ran = self.http.run(call) => ran,
+            () = stop => stopped(&started.tool),
+        };
+        let settled = self.settle(self.settlement(started.decided.org(), &started.decided.subject.id, &started.tool, &ran)).await;
+        (ran, settled)
+    }
+
+    /// How a run is settled.
+    pub fn settlement(&self, org: OrgId, id: &str, tool: &ToolFacts, ran: &Ran) -> Settle {
+        let used = if ran.outcome == Outcome::NotDone { Amounts::new() } else { subject::reserve(tool) };
+        Settle {
+            org,
+            id: id.to_owned(),
+            used,
+            last: true,
+            outcome: Some(ran.outcome),
+            reason: ran.reason.to_owned(),
+            message: ran.message.clone(),
+            result: ran.output.clone(),
+            facts: ran.status.map(|status| ("httpStatus".to_owned(), json!(status))).into_iter().collect(),
+            by: self.replica.process().to_owned(),
+            resolution: false,
+        }
+    }
+
+    /// Settles, trying until core takes it or has long given the run up.
+    pub async fn settle(&self, settle: Settle) -> Result<Settled, Refused> {
+        let started = tokio::time::Instant::now();
+        let mut pause = Duration::from_millis(100);
+        loop {
+            match self.core.settle(&settle).await {
+                Err(Refused::LedgerUnavailable { what }) if started.elapsed() + pause < SETTLE_PATIENCE => {
+                    tracing::warn!(id = settle.id, what, "a call has ended and core does not take its end; trying again");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(Duration::from_secs(5));
+                }
+                answer => return answer,
+            }
+        }
+    }
+}
+
+/// What a run that was stopped in the middle means.
+pub fn stopped(tool: &ToolFacts) -> Ran {
+    let outcome = if tool.spec.idempotent { Outcome::NotDone } else { Outcome::Unknown };
+    Ran { outcome, reason: reasons::CANCELED, message: "canceled while it ran".to_owned(), output: None, status: None }
+}
+
+/// The reason of a refusal that denies the call, rather than asking for another try.
+pub fn denial(refused: &Refused) -> Option<&'static str> {
+    match refused {
+        Refused::BudgetExceeded { .. } => Some(reasons::BUDGET_EXCEEDED),
+        Refused::ApprovalMismatch { .. } => Some(reasons::APPROVAL_MISMATCH),
+        Refused::AlreadyUsed { .. } => Some(reasons::ALREADY_USED),
+        Refused::IdempotencyKeyReused => Some(reasons::IDEMPOTENCY_KEY_REUSED),
+        Refused::NoPodRuntime => Some(reasons::NO_POD_RUNTIME),
+        Refused::Invalid { .. } => Some(reasons::INVALID_ARGUMENTS),
+        _ => None,
+    }
+}

@@ -1,0 +1,206 @@
+//! The OpenAPI document of the server, written by hand; tests hold it to the routes and the fields.
+
+use serde_json::{Value, json};
+
+/// The document.
+pub fn document() -> Value {
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Polity edge",
+            "version": env!("CARGO_PKG_VERSION"),
+            "description": "How agents act. Every request carries a bearer token of audience `polity`. A call is decided by the rules of the Org and of every Org above it, recorded, and only then run."
+        },
+        "security": [{"bearer": []}],
+        "paths": {
+            "/v1/orgs/{org}/calls": {
+                "parameters": [path("org", "Name of the Org.")],
+                "post": {
+                    "operationId": "createCall",
+                    "summary": "Call a Tool: decide, record, run, answer.",
+                    "parameters": [traceparent()],
+                    "requestBody": {"required": true, "content": content("CallRequest")},
+                    "responses": responses(&["400", "401", "403", "408", "409", "413", "415", "429", "503"], &[
+                        ("200", "The call has ended; see phase.", "Call"),
+                        ("202", "The call runs, or waits for an Approval. Ask for it by its id.", "Call"),
+                    ])
+                }
+            },
+            "/v1/orgs/{org}/calls/{id}": {
+                "parameters": [path("org", "Name of the Org."), path("id", "Id of a call of your own, or name of its ToolCall.")],
+                "get": {
+                    "operationId": "readCall",
+                    "summary": "State of a call; waits for its end.",
+                    "parameters": [{"name": "waitSeconds", "in": "query", "schema": wait()}],
+                    "responses": responses(&["400", "401", "404", "429", "503"], &[
+                        ("200", "The call has ended.", "Call"),
+                        ("202", "The call has not ended yet.", "Call"),
+                    ])
+                }
+            },
+            "/v1/orgs/{org}/calls/{id}/cancel": {
+                "parameters": [path("org", "Name of the Org."), path("id", "Id of a call of your own, or name of its ToolCall.")],
+                "post": {
+                    "operationId": "cancelCall",
+                    "summary": "Cancel a call that has a ToolCall: one that has not begun never will, one that runs is stopped.",
+                    "responses": responses(&["400", "401", "403", "404", "409", "503"], &[
+                        ("200", "The call has ended.", "Call"),
+                        ("202", "The call will be canceled.", "Call"),
+                    ])
+                }
+            },
+            "/shim/v1/runs/{id}/input": {
+                "parameters": [path("id", "Id of the run.")],
+                "get": {
+                    "operationId": "runInput",
+                    "summary": "For tool Pods: the input of the Pod's own run, any JSON value. The header `traceparent` has its trace context.",
+                    "responses": responses(&["400", "401", "403", "404", "503"], &[("200", "The input.", "Any")])
+                }
+            },
+            "/shim/v1/runs/{id}/result": {
+                "parameters": [path("id", "Id of the run.")],
+                "post": {
+                    "operationId": "runResult",
+                    "summary": "For tool Pods: what the tool left behind. The same again is answered the same.",
+                    "requestBody": {"required": true, "content": content("RunResult")},
+                    "responses": responses(&["400", "401", "403", "404", "408", "413", "415", "503"], &[("200", "Recorded.", "Any")])
+                }
+            },
+            "/openapi.json": {
+                "get": {
+                    "operationId": "openapi",
+                    "summary": "This document.",
+                    "security": [],
+                    "responses": {"200": {"description": "This document.", "content": content("Any")}}
+                }
+            }
+        },
+        "components": {
+            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer", "description": "A ServiceAccount token of audience `polity`."}},
+            "schemas": schemas()
+        }
+    })
+}
+
+fn schemas() -> Value {
+    let text = |most: u32, description: &str| json!({"type": "string", "minLength": 1, "maxLength": most, "description": description});
+    json!({
+        "Any": {},
+        "CallRequest": {
+            "type": "object",
+            "additionalProperties": false,
+            "required": ["tool"],
+            "properties": {
+                "tool": text(253, "Name of the Tool."),
+                "toolOrg": text(50, "Org above that has the Tool and exports it; default: the own Org."),
+                "input": {"type": "object", "description": "Input, as the Tool's input schema says; at most 32 KiB."},
+                "taskRef": text(253, "Task that the call is for."),
+                "jobSpace": text(63, "Job space that the call is for; with taskRef, that Task's."),
+                "context": text(128, "Opaque id of the conversation."),
+                "idempotencyKey": text(128, "The same key with the same request never runs twice, for at least 24 h; with another request it is refused."),
+                "waitSeconds": wait()
+            }
+        },
+        "Call": {
+            "type": "object",
+            "required": ["id", "phase"],
+            "properties": {
+                "id": {"type": "string", "description": "Ask for the call by it."},
+                "phase": {"type": "string", "enum": ["Pending", "WaitingApproval", "Running", "Succeeded", "Failed", "Denied", "Canceled", "Unknown"]},
+                "call": {"type": "string", "description": "Name of the ToolCall, when there is one."},
+                "approval": {"type": "string", "description": "Name of the Approval that the call waits for or rests on."},
+                "reason": {"type": "string", "description": "Stable reason code of anything but a success."},
+                "message": {"type": "string"},
+                "result": {
+                    "type": "object",
+                    "properties": {
+                        "output": {"description": "What came out, up to 16 KiB."},
+                        "digest": digest(),
+                        "size": {"type": "integer"},
+                        "code": {"type": "integer", "description": "HTTP status or exit code."},
+                        "stderrTail": {"type": "string"}
+                    }
+                },
+                "decision": {
+                    "type": "object",
+                    "properties": {
+                        "verdict": {"type": "string", "enum": ["Allow", "Deny", "RequireApproval"]},
+                        "reason": {"type": "string"},
+                        "message": {"type": "string"},
+                        "hint": {"type": "string"},
+                        "rules": {"type": "array", "items": {"type": "string"}},
+                        "advisory": {"type": "array", "items": {"type": "string"}},
+                        "snapshot": {"type": "string"},
+                        "input": digest(),
+                        "record": {"type": "integer"},
+                        "at": {"type": "string", "format": "date-time"},
+                        "by": {"type": "string"}
+                    }
+                }
+            }
+        },
+        "RunResult": {
+            "type": "object",
+            "required": ["exitCode", "stdout"],
+            "properties": {
+                "exitCode": {"type": "integer"},
+                "stdout": {"type": "string", "description": "At most 1 MiB."},
+                "stderrTail": {"type": "string"},
+                "timedOut": {"type": "boolean"},
+                "tooLarge": {"type": "boolean"}
+            }
+        },
+        "Problem": {
+            "type": "object",
+            "required": ["reason", "message"],
+            "properties": {
+                "reason": {"type": "string", "description": "Stable reason code."},
+                "message": {"type": "string"},
+                "hint": {"type": "string", "description": "What would pass."},
+                "rules": {"type": "array", "items": {"type": "string"}, "description": "Rules that led to it, as namespace/policy/rule."},
+                "snapshot": {"type": "string", "description": "Digest of the view that decided."},
+                "id": {"type": "string", "description": "Id under which a denial is recorded."}
+            }
+        }
+    })
+}
+
+fn wait() -> Value {
+    json!({"type": "integer", "minimum": 0, "maximum": crate::body::MAX_WAIT, "default": 30, "description": "Seconds to wait for the end of the call."})
+}
+
+fn digest() -> Value {
+    json!({"type": "object", "properties": {"digest": {"type": "string"}, "keyId": {"type": "string"}}})
+}
+
+fn traceparent() -> Value {
+    json!({"name": "traceparent", "in": "header", "schema": {"type": "string"}, "description": "W3C trace context to go on with."})
+}
+
+fn path(name: &str, description: &str) -> Value {
+    json!({"name": name, "in": "path", "required": true, "schema": {"type": "string"}, "description": description})
+}
+
+fn content(schema: &str) -> Value {
+    json!({"application/json": {"schema": {"$ref": format!("#/components/schemas/{schema}")}}})
+}
+
+fn responses(problems: &[&str], good: &[(&str, &str, &str)]) -> Value {
+    let meaning = |status: &str| match status {
+        "400" => "The request is malformed.",
+        "401" => "No token that the API server accepts for audience polity.",
+        "403" => "Denied, with rule, reason and hint.",
+        "404" => "There is no such thing, or it is not yours.",
+        "408" => "The request took too long to arrive.",
+        "409" => "It does not fit what was asked or done before.",
+        "413" => "Too large.",
+        "415" => "Not JSON.",
+        "429" => "Too much under way; see Retry-After.",
+        _ => "It cannot be decided or recorded now; see Retry-After.",
+    };
+    let bad = problems.iter().map(|status| ((*status).to_owned(), json!({"description": meaning(status), "content": content("Problem")})));
+    let good = good
+        .iter()
+        .map(|(status, description, schema)| ((*status).to_owned(), json!({"description": description, "content": content(schema)})));
+    Value::Object(bad.chain(good).collect())
+}
