@@ -6,6 +6,8 @@ mod chain;
 pub mod check;
 mod compile;
 mod decide;
+#[cfg(test)]
+mod decide_tests;
 pub mod fixtures;
 mod glob;
 mod grant;

@@ -88,6 +88,12 @@ impl Session {
         self.context.add_variable_from_value(name, value);
     }
 
+    /// Steps charged so far.
+    #[cfg(test)]
+    pub fn steps(&self) -> u64 {
+        self.meter.steps()
+    }
+
     /// Whether the budget is spent.
     #[must_use]
     pub fn spent(&self) -> bool {

@@ -49,7 +49,7 @@ impl Meter {
     }
 
     /// Steps charged so far.
-    #[must_use]
+    #[cfg(test)]
     pub fn steps(&self) -> u64 {
         self.steps.load(Ordering::Relaxed)
     }

@@ -3,6 +3,8 @@
 
 pub mod check;
 pub mod eval;
+#[cfg(test)]
+mod eval_tests;
 pub mod meter;
 pub mod program;
 pub mod schema;

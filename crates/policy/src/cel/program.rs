@@ -113,6 +113,8 @@ fn measure(text: &str) -> Result<(), Fault> {
             return Err(Fault::whole(format!("brackets are nested deeper than {MAX_BRACKETS}")));
         }
     }
+    let words = text.split(|c: char| !c.is_alphanumeric() && c != '_');
+    operators += words.filter(|w| *w == "in").count();
     if operators > MAX_OPERATORS {
         return Err(Fault::whole(format!("the expression has more than {MAX_OPERATORS} operators; split it into several rules")));
     }

@@ -152,6 +152,10 @@ fn caps_hold_before_the_parser() {
         (format!("1{} == 1", "+1".repeat(1000)), "operators"),
         (format!("1{} == 1", "+1".repeat(300)), "nested deeper"),
         (format!("args{} == 1", ".a".repeat(300)), "nested deeper"),
+        (format!("1{}", " in a".repeat(800)), "operators"),
+        (format!("1{}", " in a".repeat(390)), "nested deeper"),
+        (format!("{}1", "true?1:".repeat(390)), "not a CEL"),
+        (format!("{}1{} == 1", "[".repeat(23), "]".repeat(23)), "never equals"),
         (format!("[{}] == []", vec!["args"; 30].join(",")), "are joined or put into"),
         (format!("{} == ''", vec!["args.to"; 30].join("+")), "are joined or put into"),
     ] {
