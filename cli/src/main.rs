@@ -6,7 +6,7 @@
 mod args;
 mod audit;
 mod cluster;
-// mod policy;
+mod policy;
 mod table;
 mod yaml;
 
@@ -42,7 +42,7 @@ fn main() -> ExitCode {
 fn run(line: Line) -> anyhow::Result<Verdict> {
     let out = &mut std::io::stdout().lock();
     match line.command {
-        Command::Policy(_) => Ok(Verdict::Bad),
+        Command::Policy(command) => policy::run(&command, out),
         Command::Audit(command) => audit::run(&command, out),
         Command::Approve(command) => cluster::run(&line.cluster, |c| async move { cluster::approve::run(&c, &command, out).await }),
         Command::Approvals(command) => cluster::run(&line.cluster, |c| async move { cluster::approvals::run(&c, &command, out).await }),

@@ -14,11 +14,11 @@ pub struct Document {
     pub value: Value,
 }
 
-/// Documents of files; of directories every `.yaml`, `.yml` and `.json` below, in the order of their names.
+/// Documents of files; of a directory every `.yaml`, `.yml` and `.json` in it, in the order of their names, as `kubectl apply -f` takes them.
 pub fn documents(paths: &[PathBuf]) -> Result<Vec<Document>> {
     let mut files = Vec::new();
     for path in paths {
-        collect(path, true, &mut files)?;
+        collect(path, &mut files)?;
     }
     let mut all = Vec::new();
     for file in files {
@@ -38,19 +38,19 @@ pub fn parse(text: &str) -> Result<Vec<Value>> {
     Ok(values.into_iter().filter(|v| !v.is_null()).collect())
 }
 
-fn collect(path: &Path, named: bool, files: &mut Vec<PathBuf>) -> Result<()> {
+fn collect(path: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     let about = || format!("cannot read {}", path.display());
     if !path.metadata().with_context(about)?.is_dir() {
-        let known = path.extension().and_then(|e| e.to_str()).is_some_and(|e| matches!(e, "yaml" | "yml" | "json"));
-        if named || known {
-            files.push(path.to_owned());
-        }
+        files.push(path.to_owned());
         return Ok(());
     }
     let mut entries: Vec<PathBuf> =
         path.read_dir().with_context(about)?.map(|e| e.map(|e| e.path())).collect::<std::io::Result<_>>().with_context(about)?;
+    let known = |path: &Path| path.extension().and_then(|e| e.to_str()).is_some_and(|e| matches!(e, "yaml" | "yml" | "json"));
+    entries.retain(|entry| known(entry) && !entry.is_dir());
     entries.sort();
-    entries.iter().try_for_each(|entry| collect(entry, false, files))
+    files.append(&mut entries);
+    Ok(())
 }
 
 #[cfg(test)]

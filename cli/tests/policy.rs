@@ -1,0 +1,66 @@
+//! Policies checked and tested from files, without a cluster.
+
+mod common;
+
+use std::path::Path;
+
+use common::run;
+
+fn file(name: &str) -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/files").join(name).to_str().unwrap().to_owned()
+}
+
+#[test]
+fn tests_pass_and_fail() {
+    let (org, tests, wrong) = (file("org.yaml"), file("tests.yaml"), file("bad/wrong.yaml"));
+    run(&["policy", "test", "-f", &org, "-t", &tests]).ends(0).has(&[
+        "PASS  small refunds run",
+        "PASS  strangers do not",
+        "5 tests, 0 failed",
+    ]);
+    let said = run(&["policy", "test", "-f", &org, "-t", &tests, &wrong]);
+    said.ends(1).has(&["FAIL  this expectation is wrong", "expected Allow, got Deny", "PASS  this one is right", "7 tests, 1 failed"]);
+    let json = run(&["policy", "test", "-f", &org, "-t", &wrong, "-o", "json"]).ends(1).json();
+    assert_eq!((&json["passed"], &json["total"], &json["failed"]), (&false.into(), &2.into(), &1.into()));
+    assert_eq!(json["tests"][0]["decision"]["rules"], serde_json::json!(["shop/refunds/most"]));
+    assert_eq!(json["tests"][1]["passed"], true);
+}
+
+#[test]
+fn what_is_no_test_is_an_error() {
+    let (org, dir) = (file("org.yaml"), tempfile::tempdir().unwrap());
+    let at = dir.path().join("t.yaml");
+    let with = |text: &str| {
+        std::fs::write(&at, text).unwrap();
+        run(&["policy", "test", "-f", &org, "-t", at.to_str().unwrap()])
+    };
+    let one = "name: a\norg: shop\nagent: clerk-bot\ntool: refund\nargs: {amount: 1}\nexpect: {verdict: Allow}\n";
+    with(one).ends(0).has(&["1 tests, 0 failed"]);
+    with("[]").ends(1).has(&["no tests"]);
+    with("").ends(1).has(&["no documents"]);
+    with(&format!("{one}---\n{one}")).ends(1).has(&["more than one test \"a\""]);
+    with(&one.replace("verdict", "verdct")).ends(1).has(&["verdct"]);
+    with(&one.replace("clerk-bot", "nobody")).ends(1).has(&["no Agent nobody"]);
+    run(&["policy", "test", "-f", &file("tests.yaml"), "-t", &file("tests.yaml")]).ends(1).has(&["no Org"]);
+    run(&["policy", "test", "-f", "/nonexistent", "-t", &file("tests.yaml")]).ends(1).has(&["cannot read /nonexistent"]);
+}
+
+#[test]
+fn check_names_the_place_and_what_was_meant() {
+    let org = file("org.yaml");
+    run(&["policy", "check", "-f", &org]).ends(0).has(&["ok     Policy shop/refunds", "ok     Tool shop/refund", "0 with errors"]);
+    let typo = run(&["policy", "check", "-f", &org, &file("bad/typo.yaml")]);
+    typo.ends(1).has(&["ERROR  Policy shop/typo", "rule guard, line 1 column", "amuont", "amount"]);
+    let shape = run(&["policy", "check", "-f", &org, &file("bad/shape.yaml")]);
+    shape.ends(1).has(&["ERROR  Role shop/shapeless", "spec.assignment.mode", "Several", "spec.grants[0].tool: there is no such field"]);
+    let json = run(&["policy", "check", "-f", &org, &file("bad"), "-o", "json"]).ends(1).json();
+    assert_eq!(json["passed"], false);
+    assert!(json["misshapen"].as_array().unwrap().iter().any(|m| m["object"] == "Role shop/shapeless"), "{json:#}");
+}
+
+#[test]
+fn the_examples_hold() {
+    let example = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples").join(name).to_str().unwrap().to_owned();
+    run(&["policy", "check", "-f", &example("acme"), &example("hello")]).ends(0).has(&["0 with errors"]);
+    run(&["policy", "test", "-f", &example("acme"), "-t", &example("acme/tests")]).ends(0).has(&["0 failed"]);
+}
