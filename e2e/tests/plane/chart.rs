@@ -25,7 +25,11 @@ pub async fn renders(polity: &Polity) -> Result<()> {
         let file = polity.dir.join("rendered.yaml");
         std::fs::write(&file, rendered)?;
         let file = file.display().to_string();
-        cluster.run("kubectl", &["apply", "--server-side", "--force-conflicts", "--dry-run=server", "--validate=strict", "-f", &file])?;
+        // A create that finds its name taken has been validated before.
+        let Err(refused) = cluster.run("kubectl", &["create", "--dry-run=server", "--validate=strict", "-f", &file]) else { continue };
+        let refused = refused.to_string();
+        let worse: Vec<&str> = refused.lines().filter(|l| l.to_lowercase().contains("error") && !l.contains("(AlreadyExists)")).collect();
+        ensure!(worse.is_empty() && refused.contains("(AlreadyExists)"), "{worse:#?}");
     }
     Ok(())
 }
