@@ -98,7 +98,10 @@ fn cluster(verb: ClusterVerb) -> Result<()> {
         ClusterVerb::Exec { name, command } => {
             let cluster = Cluster::named(&name)?;
             let mut words = command.iter();
-            let mut inside = cluster.inside(words.next().map_or("true", String::as_str));
+            let program = words.next().map_or("true", String::as_str);
+            // The working folder is not kept on the way in.
+            let program = if program.contains('/') { std::path::absolute(program)? } else { program.into() };
+            let mut inside = cluster.inside(program);
             run::check(inside.args(words))?;
         }
     }

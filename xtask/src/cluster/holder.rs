@@ -2,47 +2,50 @@
 //!
 //! That process is the first of its process namespace: when it ends, the kernel ends everything in there,
 //! shims and containers included, and with the last of them go the mounts, links and iptables rules.
-//! Nothing of the host's `/run` is seen inside, and no mount made inside is seen outside.
+//! Nothing of the host's `/run` and `/var/lib` is seen inside, and no mount made inside is seen outside.
 
 use std::ffi::OsStr;
 use std::fs;
-use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use super::{Cluster, process};
-use crate::run;
+use crate::{paths, run};
 
 pub const NAME: &str = "holder";
 
-/// Folders of the host that parts insist on, and what is mounted over them inside.
-const OVERLAID: &[(&str, &str)] = &[("/var/lib/kubelet", "node/kubelet"), ("/var/lib/cni", "node/cni"), ("/var/log", "node/var-log")];
+/// Covered by empty file systems, so that what parts insist on there is neither the host's nor another cluster's.
+/// (No folder is made on the host to mount on: taking it away again would unmount it for other clusters too.)
+const COVERED: &[&str] = &["/run", "/var/lib"];
+/// Folders that parts insist on, and what is mounted there: these may grow.
+const MOUNTED: &[(&str, &str)] = &[("/var/lib/kubelet", "node/kubelet"), ("/var/lib/cni", "node/cni"), ("/var/log", "node/var-log")];
 
 pub fn start(cluster: &Cluster) -> Result<()> {
+    for needed in [cluster.dir.clone(), paths::cache()?] {
+        if let Some(covered) = COVERED.iter().find(|covered| needed.starts_with(covered)) {
+            bail!("{} is below {covered}, which a node does not see; keep checkout and cache elsewhere", needed.display());
+        }
+    }
     let mut unshare = Command::new("unshare");
     unshare.args(["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "private", "--"]);
     unshare.arg(cluster.bin.join("pause"));
     process::start(&cluster.dir, NAME, unshare, true)?;
-    let mut made = Vec::new();
-    mount(cluster, &["-t", "tmpfs", "-o", "mode=755", "tmpfs"], Path::new("/run"))?;
-    for (over, from) in OVERLAID {
-        if !Path::new(over).exists() {
-            fs::create_dir_all(over).with_context(|| format!("create {over}"))?;
-            made.push(*over);
-        }
+    for covered in COVERED {
+        mount(cluster, &["-t", "tmpfs", "-o", "mode=755", "tmpfs"], covered)?;
+    }
+    for (at, from) in MOUNTED {
         let from = cluster.dir.join(from);
-        fs::create_dir_all(&from)?;
-        mount(cluster, &["--bind", &from.to_string_lossy()], Path::new(over))?;
+        fs::create_dir_all(&from).with_context(|| format!("create {}", from.display()))?;
+        run::check(cluster.inside("mkdir").args(["-p", at]))?;
+        mount(cluster, &["--bind", &from.to_string_lossy()], at)?;
     }
     // Parts and Pods may want to mount with propagation of their own.
-    run::check(cluster.inside("mount").args(["--make-rshared", "/"]))?;
-    fs::write(cluster.dir.join("made-folders"), made.join("\n"))?;
-    Ok(())
+    run::check(cluster.inside("mount").args(["--make-rshared", "/"]))
 }
 
-fn mount(cluster: &Cluster, what: &[&str], at: &Path) -> Result<()> {
+fn mount(cluster: &Cluster, what: &[&str], at: &str) -> Result<()> {
     run::check(cluster.inside("mount").args(what).arg(at))
 }
 
@@ -52,12 +55,7 @@ pub fn running(cluster: &Cluster) -> bool {
 
 /// Ends everything in the namespaces.
 pub fn stop(cluster: &Cluster) -> Result<()> {
-    process::stop(&cluster.dir, NAME, Duration::from_secs(10))?;
-    for folder in fs::read_to_string(cluster.dir.join("made-folders")).unwrap_or_default().lines() {
-        // Only when empty: another cluster or the host may have come to use it.
-        let _in_use = fs::remove_dir(folder);
-    }
-    Ok(())
+    process::stop(&cluster.dir, NAME, Duration::from_secs(10))
 }
 
 /// A command inside, or on the host for a cluster without namespaces.
