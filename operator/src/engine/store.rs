@@ -50,6 +50,8 @@ pub struct Store<K> {
     entries: RwLock<BTreeMap<Key, Entry<K>>>,
     /// Keys learned from our own writes since the list that is being read began: it may lack them.
     learned: Mutex<BTreeSet<Key>>,
+    /// What was there before our own writes whose watch event has not come yet: others must hear of these changes too.
+    untold: Mutex<BTreeMap<Key, Option<Arc<K>>>>,
     /// Generation of a broken object whose status already says so.
     told: Mutex<BTreeMap<Key, i64>>,
     ready: watch::Sender<bool>,
@@ -57,7 +59,7 @@ pub struct Store<K> {
 
 impl<K> Default for Store<K> {
     fn default() -> Self {
-        Self { entries: RwLock::default(), learned: Mutex::default(), told: Mutex::default(), ready: watch::Sender::new(false) }
+        Self { entries: RwLock::default(), learned: Mutex::default(), untold: Mutex::default(), told: Mutex::default(), ready: watch::Sender::new(false) }
     }
 }
 
@@ -140,7 +142,13 @@ impl<K: Resource> Store<K> {
     /// Takes in the answer to a write of ours.
     pub fn learn(&self, object: K) {
         self.learned.lock().unwrap_or_else(PoisonError::into_inner).insert(key_of(object.meta()));
-        self.put(DeserializeGuard(Ok(object)));
+        if let Some(change) = self.take_in(DeserializeGuard(Ok(object))) {
+            self.untold().entry(change.key).or_insert(change.old);
+        }
+    }
+
+    fn untold(&self) -> std::sync::MutexGuard<'_, BTreeMap<Key, Option<Arc<K>>>> {
+        self.untold.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes in that we deleted this object; its version or an older one does not come back.
@@ -157,8 +165,24 @@ impl<K: Resource> Store<K> {
         self.told.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone(), generation) == Some(generation)
     }
 
-    /// Takes in an object as it was watched or written. None: we know something newer.
+    /// Takes in an object as it was watched. None: we know something newer, or nothing changed that anybody was not told of.
     pub fn put(&self, object: DeserializeGuard<K>) -> Option<Change<K>> {
+        let (key, version) = (key_of(object.meta()), version(object.meta()));
+        match self.take_in(object) {
+            Some(change) => {
+                let before = self.untold().remove(&key).unwrap_or_else(|| change.old.clone());
+                Some(Change { old: before, ..change })
+            }
+            None => {
+                let entries = self.read();
+                let ours = entries.get(&key).filter(|e| e.version() == version)?;
+                Some(Change { old: self.untold().remove(&key)?, new: self::object(ours), key })
+            }
+        }
+    }
+
+    /// Keeps the newer of what is there and this. None: what is there stays.
+    fn take_in(&self, object: DeserializeGuard<K>) -> Option<Change<K>> {
         let (meta, entry) = match object.0 {
             Ok(object) => (key_of(object.meta()), Entry::Object(version(object.meta()), Arc::new(object))),
             Err(invalid) => (key_of(&invalid.metadata), Entry::Broken(version(&invalid.metadata), Arc::new(invalid))),
@@ -183,6 +207,7 @@ impl<K: Resource> Store<K> {
         if entries.values().filter(|e| matches!(e, Entry::Gone(_))).count() > TOMBSTONES {
             entries.retain(|_, e| !matches!(e, Entry::Gone(_)));
         }
+        self.untold().remove(&key);
         let old = entries.insert(key.clone(), Entry::Gone(version));
         Some(Change { key, old: old.as_ref().and_then(self::object), new: None })
     }
@@ -245,7 +270,9 @@ mod tests {
         assert!(store.put(ok(map("a", 5, "watched"))).is_some());
         store.learn(map("a", 7, "written"));
         assert!(store.put(ok(map("a", 6, "late event"))).is_none());
-        assert!(store.put(ok(map("a", 7, "same"))).is_none());
+        let told = store.put(ok(map("a", 7, "same"))).expect("others hear of our own write when its event comes");
+        assert_eq!(told.old.and_then(|m| m.data.as_ref().map(|d| d["k"].clone())).as_deref(), Some("watched"));
+        assert!(store.put(ok(map("a", 7, "same"))).is_none(), "once");
         assert_eq!(value(&store, "a").as_deref(), Some("written"));
     }
 
