@@ -106,7 +106,7 @@ fn fields(path: &str, value: &Value, schema: &Value, unknown: &mut Vec<String>) 
             }
         }
         Value::Array(items) => {
-            items.iter().enumerate().for_each(|(i, item)| fields(&format!("{path}[{i}]"), item, &schema["items"], unknown))
+            items.iter().enumerate().for_each(|(i, item)| fields(&format!("{path}[{i}]"), item, &schema["items"], unknown));
         }
         _ => {}
     }

@@ -1,6 +1,7 @@
 //! A small organisation, fakes of what the server needs, and reviews in and answers out as the API server sends and reads them.
 
 #![allow(dead_code)] // each test file uses its part
+#![allow(clippy::unwrap_used, clippy::panic, clippy::needless_pass_by_value)] // a helper that fails fails its test; `json!` values read best by value
 
 use std::{
     collections::BTreeMap,
