@@ -252,3 +252,7 @@ pub fn task_facts(task: &Task) -> TaskFacts {
         cancel: task.spec.cancel || task.metadata.deletion_timestamp.is_some(),
     }
 }
+
+#[cfg(test)]
+#[path = "cache_tests.rs"]
+mod tests;

@@ -292,3 +292,7 @@ fn build(config: &CoreConfig, certs: &Arc<Certs>) -> Result<reqwest::Client, Tls
         .build()
         .map_err(|source| TlsError::Client(source.to_string()))
 }
+
+#[cfg(test)]
+#[path = "core_client_tests.rs"]
+mod tests;

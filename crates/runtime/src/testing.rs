@@ -249,7 +249,7 @@ fn json_answer(value: &Value) -> Response {
 }
 
 fn status(code: StatusCode) -> Response {
-    let body = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code.as_u16(), "reason": code.canonical_reason(), "message": "fault"});
+    let body = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code.as_u16(), "reason": code.canonical_reason().unwrap().replace(' ', ""), "message": "fault"});
     (code, axum::Json(body)).into_response()
 }
 
