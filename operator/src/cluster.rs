@@ -81,13 +81,18 @@ impl Cluster {
         tree::path(org, &self.links())
     }
 
-    /// The Org whose namespace this is: named by status with the namespace's uid, and consented to.
+    /// The Org whose namespace this is: named by status with the namespace's uid, and either made for it or consented to.
     #[must_use]
     pub fn org_of(&self, namespace: &str) -> Option<Arc<Org>> {
         let object = self.namespaces.get("", namespace)?;
-        let org = self.orgs.get("", object.labels().get(names::LABEL_ORG)?)?;
+        // A label taken off a namespace that core made is drift, soon repaired: nobody must stop for it.
+        let made_for =
+            object.metadata.owner_references.iter().flatten().find(|o| o.controller == Some(true) && o.kind == "Org").map(|o| &o.name);
+        let org = self.orgs.get("", object.labels().get(names::LABEL_ORG).or(made_for)?)?;
         let in_force = org.status.as_ref()?.namespace.as_ref()?;
-        (in_force.name == namespace && Some(&in_force.uid) == object.metadata.uid.as_ref()).then_some(org)
+        let made = controller_uid(object.as_ref()) == org.metadata.uid.as_deref();
+        let consents = object.labels().get(names::LABEL_ORG) == org.metadata.name.as_ref();
+        (in_force.name == namespace && Some(&in_force.uid) == object.metadata.uid.as_ref() && (made || consents)).then_some(org)
     }
 
     /// Whether calls and workers of an Org may run, as far as its spec and its ancestors' say. Err: the Org that stops it, and why.

@@ -59,7 +59,13 @@ pub struct Store<K> {
 
 impl<K> Default for Store<K> {
     fn default() -> Self {
-        Self { entries: RwLock::default(), learned: Mutex::default(), untold: Mutex::default(), told: Mutex::default(), ready: watch::Sender::new(false) }
+        Self {
+            entries: RwLock::default(),
+            learned: Mutex::default(),
+            untold: Mutex::default(),
+            told: Mutex::default(),
+            ready: watch::Sender::new(false),
+        }
     }
 }
 

@@ -55,9 +55,10 @@ pub async fn reconcile(ctx: &Context, org: &Arc<Org>) -> Result<Outcome, OrgErro
         }
     }
     killpoint::reached("org-calls-ended");
-    let id = OrgId { name: name.clone(), uid: org.uid().unwrap_or_default() };
-    ctx.closing.flush(&id).await.map_err(|e| OrgError::Flush(name.clone(), format!("{e:#}")))?;
-    killpoint::reached("org-flushed");
+    // A namespace on its way out was flushed before it was deleted; whoever else deleted it, it is flushed when it is gone.
+    if namespace.as_ref().is_none_or(|n| n.metadata.deletion_timestamp.is_none()) {
+        flush(ctx, org).await?;
+    }
     if let Some(namespace) = &namespace
         && !leave(ctx, org, namespace).await?
     {
@@ -67,6 +68,13 @@ pub async fn reconcile(ctx: &Context, org: &Arc<Org>) -> Result<Outcome, OrgErro
     killpoint::reached("org-namespace-gone");
     finalizer(ctx, org, false).await?;
     Ok(Outcome::Settled)
+}
+
+async fn flush(ctx: &Context, org: &Org) -> Result<(), OrgError> {
+    let id = OrgId { name: org.name_any(), uid: org.uid().unwrap_or_default() };
+    ctx.closing.flush(&id).await.map_err(|e| OrgError::Flush(org.name_any(), format!("{e:#}")))?;
+    killpoint::reached("org-flushed");
+    Ok(())
 }
 
 /// Whether the namespace is (still) this Org's: made for it, or the one it has adopted.

@@ -12,10 +12,7 @@ use polity_plan::{
     tree::{self, Broken, Link},
 };
 
-use crate::{
-    cluster::{Cluster, controller_uid, parent_of},
-    context::Context,
-};
+use crate::cluster::{Cluster, controller_uid, parent_of};
 
 /// Everything that a reconcile of an Org reads.
 pub struct Facts {
@@ -47,8 +44,7 @@ impl Facts {
 }
 
 /// Collects.
-pub fn dereference(ctx: &Context, org: Arc<Org>) -> Facts {
-    let cluster = &ctx.cluster;
+pub fn dereference(cluster: &Cluster, org: Arc<Org>, ca: Option<String>, system: &str, now: Timestamp) -> Facts {
     let path = cluster.path(&org.name_any());
     let above = path.as_ref().map(|p| p[..p.len() - 1].to_vec()).unwrap_or_default();
     let wanted = org.wanted_namespace().to_owned();
@@ -62,9 +58,9 @@ pub fn dereference(ctx: &Context, org: Arc<Org>) -> Facts {
             .in_namespace(&wanted)
             .iter()
             .any(|t| t.spec.runtime.http.as_ref().is_some_and(|h| !h.secret_headers.is_empty())),
-        ca: ctx.ca.borrow().clone(),
-        system: ctx.system_namespace.clone(),
-        now: ctx.now(),
+        ca,
+        system: system.to_owned(),
+        now,
         org,
     }
 }

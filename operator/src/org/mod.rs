@@ -63,16 +63,17 @@ pub async fn reconcile(ctx: Arc<Context>, key: Key) -> Result<Outcome, OrgError>
     if org.metadata.deletion_timestamp.is_some() {
         return delete::reconcile(&ctx, &org).await;
     }
-    let facts = dereference::dereference(&ctx, org);
+    let ca = ctx.ca.borrow().clone();
+    let facts = dereference::dereference(&ctx.cluster, org, ca, &ctx.system_namespace, ctx.now());
     let checked = validate::validate(&facts);
     let applied = apply::apply(&ctx, &facts, &checked).await?;
     let status = status::status(&facts, &checked, &applied);
     status::write(&ctx, &facts, &status).await?;
-    Ok(next(&facts, &status))
+    Ok(next(&facts, &applied, &status))
 }
 
 /// When to come back.
-fn next(facts: &dereference::Facts, status: &polity_api::OrgStatus) -> Outcome {
+fn next(facts: &dereference::Facts, applied: &apply::Applied, status: &polity_api::OrgStatus) -> Outcome {
     // An ancestor's time counts too, and the earliest is looked at first; the rest follow from there.
     let starts = facts.line().filter_map(|o| o.spec.start_at.as_ref()).map(|t| t.0).filter(|at| *at > facts.now).min();
     match starts {
@@ -80,7 +81,10 @@ fn next(facts: &dereference::Facts, status: &polity_api::OrgStatus) -> Outcome {
             let wait = Duration::try_from(at.duration_since(facts.now)).unwrap_or_default();
             Outcome::At(wait + Duration::from_millis(1))
         }
-        None if polity_api::conditions::is_true(&status.conditions, polity_api::conditions::RECONCILING) => Outcome::Waiting,
+        // Whether somebody has freed a name of ours, no watch tells.
+        None if applied.taken.is_some() || polity_api::conditions::is_true(&status.conditions, polity_api::conditions::RECONCILING) => {
+            Outcome::Waiting
+        }
         None => Outcome::Settled,
     }
 }
