@@ -28,7 +28,7 @@ pub fn check(data: &Path) -> Result<usize> {
         for record in ledger.records(&org) {
             let record = record?;
             let line: serde_json::Value = serde_json::from_str(&record.to_line())?;
-            let (kind, id) = (line["kind"].as_str().unwrap_or_default(), line["id"].as_str().unwrap_or_default().to_owned());
+            let (kind, id) = (line["kind"].as_str().unwrap_or_default(), line["action"].as_str().unwrap_or_default().to_owned());
             match kind {
                 "begin" => ensure!(begun.insert(id.clone()), "{}: {id} began twice", org.name),
                 "settle" | "resolution" => ensure!(begun.contains(&id), "{}: {id} settled without begin", org.name),

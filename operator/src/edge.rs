@@ -4,9 +4,11 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
 use kube::Client;
+use polity_gateway::Gateway;
 use polity_runtime::{
     CancellationToken,
     cache::Cache,
+    clock::SystemClock,
     core_client::{CoreClient, CoreConfig},
     health::Health,
     leaf_store,
@@ -20,6 +22,8 @@ use crate::{config, signals};
 
 /// How long requests in flight may take when the edge stops.
 const GRACE: Duration = Duration::from_secs(10);
+/// How long calls that have begun may take to be settled after that.
+const DRAIN: Duration = Duration::from_secs(20);
 
 /// Runs the edge until it is told to stop.
 ///
@@ -55,8 +59,25 @@ pub async fn run(settings: config::Edge, stop: CancellationToken) -> Result<()> 
     let tls = certs.server_config(&ClientAuth::None)?;
     tasks.spawn(serve_tls(Listener::bind(settings.listen_webhook)?, reviews, tls, GRACE, stop.clone()));
 
+    let configured = networks(&settings.cluster_cidrs)?;
+    let egress = Arc::new(arc_swap::ArcSwapOption::empty());
+    tasks.spawn(polity_gateway::cluster::keep_egress(client.clone(), configured, egress.clone(), stop.clone()));
+    let named = polity_gateway::Settings { replica: settings.common.pod_name.clone(), system_namespace: settings.common.namespace.clone() };
+    let http = Gateway::http_tools(client.clone(), egress);
+    let gateway = Gateway::new(&named, client, cache, core, http, Arc::new(SystemClock), &stop);
+    tasks.spawn(polity_gateway::executor::run(gateway.clone(), stop.clone()));
+    let tls = certs.server_config(&ClientAuth::None)?;
+    tasks.spawn(serve_tls(Listener::bind(settings.listen_gateway)?, polity_gateway::router(gateway.clone()), tls, GRACE, stop.clone()));
+
     stop.cancelled().await;
     tasks.close();
     let _ = tokio::time::timeout(GRACE + Duration::from_secs(2), tasks.wait()).await;
+    gateway.drain(DRAIN).await;
     Ok(())
+}
+
+/// The configured networks of the cluster; a word that is none must not pass for an empty list.
+fn networks(words: &[String]) -> Result<Vec<ipnet::IpNet>> {
+    let words = words.iter().map(|w| w.trim()).filter(|w| !w.is_empty());
+    words.map(|w| w.parse().with_context(|| format!("POLITY_CLUSTER_CIDRS: {w:?} is no network such as 10.0.0.0/8"))).collect()
 }

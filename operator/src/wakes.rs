@@ -39,6 +39,8 @@ pub fn org(ctx: &Context, change: &Change<Org>) {
     if !definition_changed(change) {
         if stage_changed {
             inhabitants(ctx, name);
+            // Its Tools count for the rules above only from the moment that its namespace is its own.
+            policies_above(ctx, name);
         }
         return;
     }
@@ -76,6 +78,13 @@ pub fn org(ctx: &Context, change: &Change<Org>) {
         ctx.queues.org(org);
         inhabitants(ctx, org);
     }
+}
+
+/// Policies of the Org and of those above it.
+fn policies_above(ctx: &Context, org: &str) {
+    let above: BTreeSet<String> = ctx.cluster.path(org).unwrap_or_default().into_iter().collect();
+    let owner = |key: &crate::engine::Key| ctx.cluster.org_of(&key.0).is_some_and(|o| above.contains(&o.name_any()));
+    ctx.cluster.policies.keys().into_iter().filter(owner).for_each(|key| ctx.queues.policies.add(key));
 }
 
 /// Everything in the namespace of an Org that looks at its Org.

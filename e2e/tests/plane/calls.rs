@@ -51,14 +51,14 @@ pub async fn allowed(polity: &Polity) -> Result<()> {
     ensure!(made.spec.caller.as_ref().is_some_and(|c| c.username == format!("bot@{name}")), "not stamped: {made:?}");
     let id = made.uid().context("uid")?;
     let input = shim::play(polity, &name, &id, 0, r#"{"receipt": "r-1"}"#).await?;
-    ensure!(input["input"] == json!({"amount": 20, "to": "ann"}), "{input}");
+    ensure!(input == json!({"amount": 20, "to": "ann"}), "{input}");
     let ended = phase(&admin, &name, &made.name_any(), Phase::Succeeded).await?;
     let status = ended.status.unwrap_or_default();
     ensure!(status.result.as_ref().and_then(|r| r.output.clone()) == Some(json!({"receipt": "r-1"})), "{status:?}");
     let kinds: Vec<String> = ledger::records(&polity.dir.join("data"), &uid)?
         .iter()
         .filter_map(|r| serde_json::from_str::<serde_json::Value>(&r.to_line()).ok())
-        .filter(|r| r["id"] == id.as_str())
+        .filter(|r| r["action"] == id.as_str())
         .filter_map(|r| r["kind"].as_str().map(str::to_owned))
         .collect();
     ensure!(kinds == ["begin", "settle"], "{kinds:?}");
