@@ -64,12 +64,12 @@ impl Cache {
             ("Task", tasks.pulse().clone()),
         ];
         let cache = Arc::new(Self::assemble(Snapshots::new(pulses), tasks, tools.clone(), Some(Missing::new(client.clone()))));
-        cache.feed::<Org>(&client, Target::all(), orgs, cancel);
-        cache.feed::<Role>(&client, Target::all(), roles, cancel);
-        cache.feed::<Policy>(&client, Target::all(), policies, cancel);
-        cache.feed::<Agent>(&client, Target::all(), agents, cancel);
-        cache.feed::<Tool>(&client, Target::all(), tools, cancel);
-        cache.feed::<NamespaceMeta>(&client, Target::all().metadata_only(), namespaces, cancel);
+        cache.feed::<Org>(client.clone(), Target::all(), orgs, cancel);
+        cache.feed::<Role>(client.clone(), Target::all(), roles, cancel);
+        cache.feed::<Policy>(client.clone(), Target::all(), policies, cancel);
+        cache.feed::<Agent>(client.clone(), Target::all(), agents, cancel);
+        cache.feed::<Tool>(client.clone(), Target::all(), tools, cancel);
+        cache.feed::<NamespaceMeta>(client, Target::all().metadata_only(), namespaces, cancel);
         let (rebuilt, cancel) = (cache.clone(), cancel.clone());
         tokio::spawn(async move { cancel.run_until_cancelled(rebuilt.keep_rebuilding()).await });
         cache
@@ -150,13 +150,13 @@ impl Cache {
         tokio::time::timeout(crate::missing::PATIENCE, self.snapshots.until_turn(turn)).await.is_ok()
     }
 
-    fn feed<K>(self: &Arc<Self>, client: &Client, target: Target<K>, pulse: Arc<Pulse>, cancel: &CancellationToken)
+    fn feed<K>(self: &Arc<Self>, client: Client, target: Target<K>, pulse: Arc<Pulse>, cancel: &CancellationToken)
     where
         K: Held + serde::de::DeserializeOwned,
     {
         let cache = self.clone();
         let sink = move |event| cache.take::<K>(event);
-        tokio::spawn(watch::run(client.clone(), target, pulse, sink, cancel.clone()));
+        tokio::spawn(watch::run(client, target, pulse, sink, cancel.clone()));
     }
 
     /// Takes over what a watch told.

@@ -12,7 +12,8 @@ use crate::{
 
 const V1: &str = "/apis/polity.dev/v1alpha1";
 
-fn object(kind: &str, name: &str, spec: Value) -> Value {
+fn object(kind: &str, name: &str, spec: impl Into<Value>) -> Value {
+    let spec = spec.into();
     json!({"apiVersion": "polity.dev/v1alpha1", "kind": kind, "metadata": {"name": name, "uid": format!("uid-{name}"), "generation": 1}, "spec": spec})
 }
 

@@ -116,13 +116,14 @@ async fn each_guard_that_is_missing_or_changed_is_noticed() {
 
 #[tokio::test]
 async fn a_webhook_that_is_missing_or_leaves_something_out_is_noticed() {
-    let cases: [(&str, fn(&mut MutatingWebhook)); 8] = [
+    type Weaken = fn(&mut MutatingWebhook);
+    let cases: [(&str, Weaken); 8] = [
         ("failurePolicy", |h| h.failure_policy = Some("Ignore".into())),
         ("rules", |h| h.rules.as_mut().unwrap()[0].operations = Some(vec!["UPDATE".into()])),
         ("rules", |h| h.rules = None),
         ("matchConditions", |h| h.match_conditions.as_mut().unwrap()[0].expression = "false".into()),
         ("selector", |h| {
-            h.object_selector = Some(LabelSelector { match_labels: Some([("a".into(), "b".into())].into()), ..Default::default() })
+            h.object_selector = Some(LabelSelector { match_labels: Some([("a".into(), "b".into())].into()), ..Default::default() });
         }),
         ("somebody else", |h| h.client_config.service.as_mut().unwrap().namespace = "elsewhere".into()),
         ("caBundle", |h| h.client_config.ca_bundle = None),

@@ -37,10 +37,13 @@ pub enum IdentityError {
     Unavailable(String),
 }
 
+/// SHA-256 of a token → when it was asked about, and who it is.
+type Kept = HashMap<[u8; 32], (Instant, Arc<Caller>)>;
+
 /// Finds out who a token is.
 pub struct Identities {
     api: Api<TokenReview>,
-    kept: Mutex<HashMap<[u8; 32], (Instant, Arc<Caller>)>>,
+    kept: Mutex<Kept>,
 }
 
 impl Identities {
@@ -141,3 +144,7 @@ pub fn caller_of(user: UserInfo) -> Option<Caller> {
         chain: Vec::new(),
     })
 }
+
+#[cfg(test)]
+#[path = "identity_tests.rs"]
+mod tests;

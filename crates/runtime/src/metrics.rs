@@ -60,3 +60,7 @@ impl Collector for SnapshotAge {
         vec![family]
     }
 }
+
+#[cfg(test)]
+#[path = "metrics_tests.rs"]
+mod tests;

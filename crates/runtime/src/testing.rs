@@ -277,3 +277,9 @@ pub(crate) async fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<
         sleep(Duration::from_millis(5)).await;
     }
 }
+
+/// Waits until nobody listens at an address any more, at most ten seconds.
+pub(crate) async fn until_refused(address: std::net::SocketAddr) {
+    let closed = async { while tokio::net::TcpStream::connect(address).await.is_ok() {} };
+    tokio::time::timeout(Duration::from_secs(10), closed).await.unwrap();
+}
