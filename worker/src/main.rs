@@ -5,6 +5,7 @@ mod call;
 mod client;
 mod identity;
 mod line;
+mod mailer;
 mod scripted;
 mod tool;
 
@@ -24,6 +25,8 @@ enum Command {
     Scripted(scripted::Settings),
     /// Stand in for a tool: input as JSON on stdin, a receipt as JSON on stdout.
     Tool(tool::Settings),
+    /// Stand in for a mail service over HTTP. Sends nothing.
+    Mailer(mailer::Settings),
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -31,6 +34,7 @@ async fn main() -> anyhow::Result<()> {
     let Args { command } = Args::parse();
     match command {
         Command::Scripted(settings) => scripted::run(&settings).await,
+        Command::Mailer(settings) => mailer::run(&settings).await,
         Command::Tool(settings) => tool::run(&settings, std::io::stdin().lock(), std::io::stdout().lock()),
     }
 }
