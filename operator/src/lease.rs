@@ -99,8 +99,7 @@ impl Elector {
 
     /// Renews until `root` is cancelled or the lease is lost; a loss cancels `root`. Returns whether it is still held.
     pub async fn keep(&mut self, leadership: &Leadership, root: &CancellationToken) -> bool {
-        loop {
-            let Some(deadline) = self.machine.deadline() else { break };
+        while let Some(deadline) = self.machine.deadline() {
             leadership.until_millis.store(millis(deadline), Ordering::Release);
             let (origin, renew) = (self.origin, self.timing.renew);
             let round = async {

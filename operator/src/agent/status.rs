@@ -79,13 +79,13 @@ fn workers(writer: &mut Writer<'_>, facts: &Facts, observed: &Observed) {
     let Observed { wanted, current, .. } = observed;
     match (&facts.org, &facts.running, &observed.refused, crash) {
         (None, ..) => {
-            writer.summary(false, false, reasons::ORG_NOT_READY, "No worker runs: this namespace belongs to no Org that is ready.")
+            writer.summary(false, false, reasons::ORG_NOT_READY, "No worker runs: this namespace belongs to no Org that is ready.");
         }
         (_, Err(why), ..) => writer.summary(observed.replicas == 0, false, reasons::ORG_SUSPENDED, &format!("No worker runs: {why}.")),
         (_, _, Some(why), _) => writer.summary(false, false, reasons::SCALING_LIMITED, why),
         (_, _, _, Some(crash)) => writer.summary(false, false, reasons::CRASH_LOOPING, &crash),
         _ if current >= wanted && observed.replicas == *wanted => {
-            writer.summary(true, false, "Running", &format!("{wanted} workers are ready."))
+            writer.summary(true, false, "Running", &format!("{wanted} workers are ready."));
         }
         _ => writer.summary(false, false, "Starting", &format!("Waits for {wanted} workers to be ready.")),
     }

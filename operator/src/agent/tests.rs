@@ -1,4 +1,5 @@
 //! Manifests in, Pods and status out; no mocks.
+#![allow(clippy::needless_pass_by_value, reason = "manifests are literals")]
 
 use std::sync::Arc;
 

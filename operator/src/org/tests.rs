@@ -1,4 +1,5 @@
 //! Manifests in, objects and status out; no mocks.
+#![allow(clippy::needless_pass_by_value, reason = "manifests are literals")]
 
 use jiff::Timestamp;
 use kube::{Resource, ResourceExt, core::DeserializeGuard};

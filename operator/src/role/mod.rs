@@ -154,7 +154,7 @@ fn status(facts: &Facts) -> RoleStatus {
             );
         }
         Superior::Sound if !beyond.is_empty() => {
-            writer.summary(true, false, "Assigned", &format!("Holders: {}. Beyond max: {}.", names(holders), beyond.join(", ")))
+            writer.summary(true, false, "Assigned", &format!("Holders: {}. Beyond max: {}.", names(holders), beyond.join(", ")));
         }
         Superior::Sound => writer.summary(true, false, "Assigned", &format!("Holders: {}.", names(holders))),
     }

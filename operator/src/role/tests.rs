@@ -1,4 +1,5 @@
 //! Roles, Agents and Orgs as manifests in, status out.
+#![allow(clippy::needless_pass_by_value, reason = "manifests are literals")]
 
 use kube::core::DeserializeGuard;
 use serde_json::{Value, json};

@@ -52,7 +52,7 @@ fn status(tool: &Tool, org: Option<&Org>, now: Timestamp) -> ToolStatus {
     match (broken, runtime) {
         (Some(broken), _) => writer.summary(false, true, reasons::TOOL_NOT_READY, &format!("Calls are denied: {broken}.")),
         (None, None) => {
-            writer.summary(false, true, reasons::TOOL_NOT_READY, "Calls are denied: a Tool has exactly one runtime, container or http.")
+            writer.summary(false, true, reasons::TOOL_NOT_READY, "Calls are denied: a Tool has exactly one runtime, container or http.");
         }
         (None, Some(_)) if org.is_none() => writer.summary(false, false, reasons::ORG_NOT_READY, "This namespace belongs to no Org yet."),
         (None, Some(runtime)) => writer.summary(true, false, "Usable", &format!("Calls run as {runtime}.")),
