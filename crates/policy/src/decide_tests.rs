@@ -1,5 +1,7 @@
 //! Decisions from manifests: every gate and reason, the algebra, tenants, modes, and the properties that hold for any set of Policies.
 
+#![expect(clippy::needless_pass_by_value, reason = "JSON is written in place")]
+
 use std::time::Duration;
 
 use jiff::Timestamp;

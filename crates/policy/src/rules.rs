@@ -65,7 +65,7 @@ pub(crate) fn apply(snapshot: &Snapshot, request: &Request<'_>, g: &Granted<'_>,
             }
         }
         Err(message) => {
-            found.push(Finding { rule: String::new(), reason: reasons::POLICY_ERROR, message, hint: String::new(), requirement: None })
+            found.push(Finding { rule: String::new(), reason: reasons::POLICY_ERROR, message, hint: String::new(), requirement: None });
         }
     }
     for (policy, error) in &snapshot.broken_policies {

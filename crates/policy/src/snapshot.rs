@@ -140,7 +140,7 @@ impl Snapshot {
             match budget.usd.as_deref().map(money::parse_usd) {
                 Some(Ok(max)) => self.budgets.push(limit("microUSD", max)),
                 Some(Err(e)) => {
-                    self.gates.push(Gate { reason: reasons::ORG_NOT_READY, message: format!("budget of Org {}: {e}", link.name) })
+                    self.gates.push(Gate { reason: reasons::ORG_NOT_READY, message: format!("budget of Org {}: {e}", link.name) });
                 }
                 None => {}
             }

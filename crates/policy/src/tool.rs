@@ -1,5 +1,7 @@
 //! A Tool as decided on: its facts, its input schema compiled once, and the types that rules see of its arguments.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use jsonschema::{Draft, PatternOptions, ValidationError, Validator};
 use polity_api::{Org, Tool, money};
 use serde_json::Value;
@@ -38,17 +40,23 @@ pub fn facts(org: &Org, tool: &Tool) -> ToolFacts {
     }
 }
 
-/// Compiles an input schema alone: draft 2020-12 unless it says otherwise, nothing fetched, patterns in linear time.
+/// Compiles a schema alone: draft 2020-12 unless it says otherwise, nothing fetched, patterns in linear time.
 ///
 /// # Errors
 /// The schema is not valid, refers to something outside itself, or has a pattern that is too large or not regular.
 pub fn compile_schema(schema: &Value) -> Result<Validator, String> {
-    jsonschema::options()
-        .with_draft(Draft::Draft202012)
-        .offline()
-        .with_pattern_options(PatternOptions::regex().size_limit(PATTERN_SIZE).dfa_size_limit(PATTERN_SIZE))
-        .build(schema)
-        .map_err(|e| format!("input schema, at {}: {e}", place(&e.schema_path().to_string())))
+    schema::guard(schema)?;
+    let options = || {
+        jsonschema::options()
+            .with_draft(Draft::Draft202012)
+            .offline()
+            .with_pattern_options(PatternOptions::regex().size_limit(PATTERN_SIZE).dfa_size_limit(PATTERN_SIZE))
+    };
+    // somebody's schema must not take the view of a whole Org with it
+    match catch_unwind(AssertUnwindSafe(|| options().build(schema))) {
+        Ok(built) => built.map_err(|e| format!("at {}: {e}", place(&e.schema_path().to_string()))),
+        Err(_) => Err("the schema cannot be compiled".to_owned()),
+    }
 }
 
 impl CompiledTool {
@@ -63,12 +71,12 @@ impl CompiledTool {
         }
         let Some(schema) = &tool.spec.input_schema else { return out };
         let schema = Value::Object(schema.clone());
-        match schema::guard(&schema).and_then(|()| compile_schema(&schema)) {
+        match compile_schema(&schema) {
             Ok(validator) => {
                 out.validator = Some(validator);
                 out.args = Some(schema::args(&schema, &tool.name));
             }
-            Err(e) => out.broken = Some(e),
+            Err(e) => out.broken = Some(format!("input schema: {e}")),
         }
         out
     }
@@ -79,10 +87,17 @@ impl CompiledTool {
     /// They do not fit.
     pub fn validate(&self, args: &Value) -> Result<(), String> {
         let Some(validator) = &self.validator else { return Ok(()) };
-        if validator.is_valid(args) {
-            return Ok(());
-        }
-        let problems: Vec<_> = validator.iter_errors(args).take(3).map(|e| describe(&e)).collect();
+        let check = || {
+            if validator.is_valid(args) {
+                None
+            } else {
+                Some(validator.iter_errors(args).take(3).map(|e| describe(&e)).collect::<Vec<_>>())
+            }
+        };
+        let Ok(problems) = catch_unwind(AssertUnwindSafe(check)) else {
+            return Err("args cannot be checked against the Tool's input schema".to_owned());
+        };
+        let Some(problems) = problems else { return Ok(()) };
         Err(if problems.is_empty() { "args do not fit the Tool's input schema".to_owned() } else { problems.join("; ") })
     }
 }

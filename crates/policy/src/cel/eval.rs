@@ -43,6 +43,7 @@ static ENV: LazyLock<Arc<Env>> = LazyLock::new(|| {
 });
 
 /// `usd("12.50")`: micro-USD as int.
+#[expect(clippy::needless_pass_by_value, reason = "the evaluator's function type")]
 fn usd<'b, 'v>(args: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, ExecutionError> {
     let text = args.first().and_then(|a| a.downcast_ref::<CelString>()).ok_or_else(ExecutionError::missing_argument_or_target)?;
     let micro = polity_api::money::parse_usd(text.inner()).map_err(|e| ExecutionError::function_error("usd", e))?;

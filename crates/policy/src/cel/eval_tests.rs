@@ -143,6 +143,29 @@ fn what_grows_is_refused_before_it_runs() {
 }
 
 #[test]
+fn the_deepest_expressions_fit_a_small_stack() {
+    let deep = [
+        format!("1{} > 0", "+1".repeat(22)),
+        format!("{}true{}", "true?(".repeat(22), "):true".repeat(22)),
+        format!("size({}1{}) == 1", "[".repeat(15), "]".repeat(15)),
+        format!("{}true{}", "!(".repeat(22), ")".repeat(22)),
+        format!("args.list.all(a, args.list.all(b, args.list.all(c, a{} + b + c > 0)))", "+1".repeat(13)),
+        format!("args.free{} == 1 || true", ".a".repeat(20)),
+        vec!["args.i == 1"; 100].join(" && "),
+    ];
+    let small = std::thread::Builder::new().stack_size(1536 * 1024).spawn(move || {
+        for text in deep {
+            let parsed = program::parse(&text).unwrap_or_else(|f| panic!("{text}: {f:?}"));
+            assert_eq!(check(&parsed, &typed()), vec![], "{text}");
+            let outcome = session(&json!({"list": [1, 2], "free": {}, "i": 1}), Meter::new(MAX_STEPS, Duration::from_secs(20)))
+                .eval(&program::finish(parsed).unwrap());
+            assert!(matches!(outcome, Outcome::Holds | Outcome::Fails), "{text:.60}: {outcome:?}");
+        }
+    });
+    assert!(small.unwrap().join().is_ok());
+}
+
+#[test]
 fn a_panic_is_caught() {
     let program = program::Program { expr: cel::IdedExpr::default(), patterns: Arc::default(), cost: 1, uses_args: false };
     assert_eq!(session(&json!({}), Meter::new(10, MAX_TIME)).eval(&program), Outcome::Panicked);
@@ -250,7 +273,7 @@ const WORDS: &[&str] = &[
 
 fn exercise(text: &str) {
     let Ok(parsed) = program::parse(text) else { return };
-    let _ = check(&parsed, &Ty::Dyn);
+    assert!(!check(&parsed, &Ty::Dyn).iter().any(|f| f.message.contains("cannot be checked")), "{text}");
     if check(&parsed, &typed()).is_empty() {
         let args = json!({"i": 1, "d": 0.5, "s": "a", "list": [1, 2], "texts": ["a"], "objects": [{"k": 1}], "map": {"i": 1}, "free": [1]});
         let outcome = session(&args, Meter::new(100_000, MAX_TIME)).eval(&program::finish(parsed).unwrap());

@@ -1,11 +1,11 @@
 //! From text to a program: caps before and after parsing, patterns compiled, money constants replaced, and a step counter put into every loop.
 
-use std::{panic::catch_unwind, sync::Arc};
+use std::sync::Arc;
 
 use cel::{
     IdedExpr,
     common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, LiteralValue, SourceInfo, operators},
-    parser::Parser,
+    parser::{ParseError, Parser},
 };
 use regex::{Regex, RegexBuilder};
 
@@ -13,10 +13,13 @@ use regex::{Regex, RegexBuilder};
 pub const MAX_TEXT: usize = 4096;
 /// Most nodes of the parsed tree.
 pub const MAX_NODES: usize = 2000;
-/// Deepest parsed tree.
-pub const MAX_DEPTH: usize = 64;
+/// Deepest parsed tree. The evaluator takes up to 50 KiB of stack a level in a debug build, and runs on the stack of its caller. Chains of `&&` and `||` are
+/// balanced by the parser, so that only arithmetic, selections and brackets count.
+pub const MAX_DEPTH: usize = 24;
 /// Deepest brackets, before the text is parsed at all.
 const MAX_BRACKETS: usize = 24;
+/// Stack of the parser; only what it uses is ever real memory.
+const PARSER_STACK: usize = 64 * 1024 * 1024;
 /// Most operators outside of strings, before the text is parsed at all.
 const MAX_OPERATORS: usize = 400;
 /// Largest compiled pattern in bytes.
@@ -76,24 +79,41 @@ pub struct Program {
 /// It is too large or too deep, or is not CEL.
 pub fn parse(text: &str) -> Result<Parsed, Fault> {
     measure(text)?;
-    let parsed = catch_unwind(|| Parser::new().enable_optional_syntax(true).parse_with_source_info(text));
-    let (expr, source) = match parsed {
-        Ok(Ok(parsed)) => parsed,
-        Ok(Err(e)) => {
-            let Some(first) = e.errors.first() else { return Err(Fault::whole("not a CEL expression")) };
+    let (expr, source) = match with_stack(|| {
+        Parser::new().enable_optional_syntax(true).parse_with_source_info(text).map_err(|e| first(e.errors))
+    }) {
+        Some(Ok(parsed)) => parsed,
+        Some(Err(None)) => return Err(Fault::whole("not a CEL expression")),
+        Some(Err(Some(first))) => {
             let at = |n: isize| usize::try_from(n).unwrap_or(0);
             let (line, bytes) = (at(first.pos.0), at(first.pos.1).saturating_sub(1));
             let column =
                 1 + text.lines().nth(line.saturating_sub(1)).map_or(bytes, |l| l.char_indices().take_while(|(i, _)| *i < bytes).count());
             return Err(Fault { line, column, message: format!("not a CEL expression: {}", first.msg) });
         }
-        Err(_) => return Err(Fault::whole("the parser cannot read this expression")),
+        None => return Err(Fault::whole("the parser cannot read this expression")),
     };
     let mut nodes = 0;
     if !count(&expr, 0, &mut nodes) {
         return Err(Fault::whole(format!("the expression has more than {MAX_NODES} parts or is nested deeper than {MAX_DEPTH}")));
     }
     Ok(Parsed { expr, source, nodes })
+}
+
+/// What the parser says first, in a form that may change threads.
+fn first(errors: Vec<ParseError>) -> Option<Said> {
+    errors.into_iter().next().map(|e| Said { pos: e.pos, msg: e.msg })
+}
+
+struct Said {
+    pos: (isize, isize),
+    msg: String,
+}
+
+/// Runs the parser on a stack of its own: it recurses through every level of the grammar for each bracket, and what calls us may have little left.
+/// None: it panicked, or there is no thread to be had.
+fn with_stack<T: Send>(parse: impl FnOnce() -> T + Send) -> Option<T> {
+    std::thread::scope(|scope| std::thread::Builder::new().stack_size(PARSER_STACK).spawn_scoped(scope, parse).ok()?.join().ok())
 }
 
 /// Refuses by text alone what could exhaust the parser.

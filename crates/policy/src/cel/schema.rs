@@ -14,6 +14,10 @@ use super::ty::{Field, Obj, Ty};
 const MAX_DEPTH: usize = 12;
 /// Most nodes that become types; beyond them everything is `any`.
 const MAX_NODES: u32 = 10_000;
+/// Most references that lead to each other one after the other.
+const MAX_REFERENCES: usize = 32;
+/// Deepest schema.
+const MAX_NESTED: usize = 64;
 /// Most schema nodes that a validation may walk for one place in the input, references expanded.
 const MAX_EXPANDED: u64 = 20_000;
 
@@ -207,16 +211,16 @@ fn both(a: Ty, b: Ty) -> Ty {
 /// # Errors
 /// Such a schema, a reference that leaves it, or a dynamic one.
 pub fn guard(schema: &Value) -> Result<(), String> {
-    if !crate::canon::depth_within(schema, 96) {
-        return Err("input schema: nested deeper than 96 levels".to_owned());
+    if !crate::canon::depth_within(schema, MAX_NESTED) {
+        return Err(format!("nested deeper than {MAX_NESTED} levels"));
     }
     let mut walk = Walk { root: schema, open: Vec::new(), known: BTreeMap::new(), recurring: 0 };
     let size = walk.size(schema, false)?;
     if size > MAX_EXPANDED {
-        return Err(format!("input schema: with references expanded it has more than {MAX_EXPANDED} parts"));
+        return Err(format!("with references expanded it has more than {MAX_EXPANDED} parts"));
     }
     if walk.recurring > 1 {
-        return Err("input schema: recurs on more than one branch of anyOf, oneOf, allOf, not or if".to_owned());
+        return Err("recurs on more than one branch of anyOf, oneOf, allOf, not or if".to_owned());
     }
     Ok(())
 }
@@ -237,7 +241,7 @@ impl<'a> Walk<'a> {
                 for (key, value) in map {
                     n = n.saturating_add(match (key.as_str(), value) {
                         ("$ref", Value::String(target)) => self.target(target, branch)?,
-                        ("$dynamicRef" | "$recursiveRef", _) => return Err(format!("input schema: {key} is not supported")),
+                        ("$dynamicRef" | "$recursiveRef", _) => return Err(format!("{key} is not supported")),
                         ("$defs" | "definitions" | "const" | "enum" | "default" | "examples", _) => 1,
                         ("anyOf" | "oneOf" | "allOf" | "not" | "if" | "then" | "else", v) => self.size(v, true)?,
                         (_, v) => self.size(v, branch)?,
@@ -251,7 +255,7 @@ impl<'a> Walk<'a> {
 
     fn target(&mut self, target: &'a str, branch: bool) -> Result<u64, String> {
         let Some(pointer) = target.strip_prefix('#') else {
-            return Err(format!("input schema: $ref {target:?} leaves the schema; only references that start with # are followed"));
+            return Err(format!("$ref {target:?} leaves the schema; only references that start with # are followed"));
         };
         if self.open.contains(&target) || pointer.is_empty() {
             self.recurring += usize::from(branch);
@@ -261,12 +265,96 @@ impl<'a> Walk<'a> {
             return Ok(n);
         }
         let Some(found) = self.root.pointer(pointer) else {
-            return Err(format!("input schema: $ref {target:?} names nothing in the schema"));
+            return Err(format!("$ref {target:?} names nothing in the schema"));
         };
+        if self.open.len() >= MAX_REFERENCES {
+            return Err(format!("references lead through more than {MAX_REFERENCES} others"));
+        }
         self.open.push(target);
         let n = self.size(found, branch)?;
         self.open.pop();
         self.known.insert(target, n);
         Ok(n)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::tool::compile_schema;
+
+    #[test]
+    fn what_is_out_of_proportion_is_refused() {
+        let defs = |n: usize, body: &dyn Fn(usize) -> Value| Value::Object((0..n).map(|i| (format!("d{i}"), body(i))).collect());
+        let next = |i: usize| json!({"$ref": format!("#/$defs/d{}", i + 1)});
+        let doubling = defs(30, &|i| if i == 29 { json!({"type": "string"}) } else { json!({"allOf": [next(i), next(i)]}) });
+        let chain = defs(20_000, &|i| if i == 19_999 { json!({}) } else { next(i) });
+        let branching =
+            json!({"n": {"anyOf": [{"properties": {"x": {"$ref": "#/$defs/n"}}}, {"properties": {"x": {"$ref": "#/$defs/n"}}}]}});
+        let deep = (0..100).fold(json!({}), |s, _| json!({"properties": {"x": s}}));
+        for (schema, want) in [
+            (json!({"$ref": "#/$defs/d0", "$defs": doubling}), "expanded"),
+            (json!({"$ref": "#/$defs/d0", "$defs": chain}), "lead through"),
+            (json!({"$ref": "#/$defs/n", "$defs": branching}), "recurs on more than one branch"),
+            (deep, "nested deeper"),
+            (json!({"$ref": "https://example.com/a"}), "leaves the schema"),
+            (json!({"$ref": "#/$defs/none"}), "names nothing"),
+            (json!({"$dynamicRef": "#x"}), "not supported"),
+            (json!({"type": "string", "pattern": "(?=a)"}), "pattern"),
+            (json!({"type": "string", "pattern": "((a{1000}){1000}){1000}"}), "pattern"),
+        ] {
+            let error = compile_schema(&schema).err().unwrap_or_default();
+            assert!(error.contains(want), "{want}: {error:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_usual_is_accepted_and_typed() {
+        let tree = json!({"type": "object", "properties": {"root": {"$ref": "#/$defs/node"}}, "$defs": {"node": {
+            "type": "object", "properties": {"name": {"type": "string"}, "left": {"$ref": "#/$defs/node"}, "right": {"$ref": "#/$defs/node"}}}}});
+        let nested = (0..20).fold(json!({"type": "integer"}), |s, _| json!({"type": "object", "properties": {"x": s}}));
+        for schema in [tree.clone(), nested, json!(true), json!({})] {
+            assert!(compile_schema(&schema).is_ok(), "{schema}");
+            let _ = args(&schema, "t");
+        }
+        let Ty::Object(root) = args(&tree, "t") else { panic!("an object") };
+        assert!(matches!(&root.fields["root"].ty, Ty::Object(node) if node.fields["name"].ty == Ty::STRING));
+    }
+
+    #[test]
+    fn combinations() {
+        let ty = |schema: Value| args(&json!({"type": "object", "required": ["x"], "properties": {"x": schema}}), "t");
+        for (schema, want) in [
+            (json!({"type": ["string", "null"]}), Ty::STRING.nullable()),
+            (json!({"anyOf": [{"type": "integer"}, {"type": "null"}]}), Ty::Int.nullable()),
+            (json!({"oneOf": [{"type": "integer"}, {"type": "number"}]}), Ty::Double),
+            (json!({"oneOf": [{"type": "integer"}, {"type": "string"}]}), Ty::Dyn),
+            (json!({"enum": ["a", "b"]}), Ty::Str(Some(Arc::new(vec!["a".into(), "b".into()])))),
+            (json!({"const": 5}), Ty::Int),
+            (json!({"enum": [1, "a"]}), Ty::Dyn),
+            (json!({"type": "array"}), Ty::list(Ty::Dyn)),
+            (json!({"type": "object"}), Ty::Map(Arc::new(Ty::Dyn))),
+            (json!({"type": "object", "additionalProperties": {"type": "number"}}), Ty::Map(Arc::new(Ty::Double))),
+            (json!({"allOf": [{"type": "number"}, {"type": "integer"}]}), Ty::Int),
+        ] {
+            let Ty::Object(object) = ty(schema.clone()) else { panic!("an object") };
+            assert_eq!(object.fields["x"].ty, want, "{schema}");
+        }
+        let both = args(
+            &json!({"allOf": [{"properties": {"a": {"type": "string"}}, "required": ["a"]}, {"properties": {"b": {"type": "integer"}}}]}),
+            "t",
+        );
+        let either = args(
+            &json!({"oneOf": [{"properties": {"a": {"type": "string"}}, "required": ["a"]}, {"properties": {"b": {"type": "integer"}}}]}),
+            "t",
+        );
+        let names = |ty: &Ty| match ty {
+            Ty::Object(o) => o.fields.iter().map(|(n, f)| (n.clone(), f.required)).collect::<Vec<_>>(),
+            _ => Vec::new(),
+        };
+        assert_eq!(names(&both), [("a".to_owned(), true), ("b".to_owned(), false)]);
+        assert_eq!(names(&either), [("a".to_owned(), false), ("b".to_owned(), false)]);
     }
 }

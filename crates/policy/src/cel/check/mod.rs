@@ -7,7 +7,10 @@ mod operators;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
 
 use cel::common::ast::{ComprehensionExpr, EntryExpr, Expr, IdedExpr, ListExpr, LiteralValue, MapExpr, SelectExpr, operators as op};
 
@@ -25,6 +28,11 @@ const MAX_FAULTS: usize = 10;
 /// What is wrong with an expression for arguments of a type. With `Ty::Dyn` the arguments may have any name: for a Policy whose Tools are not known yet.
 #[must_use]
 pub fn check(parsed: &Parsed, args: &Ty) -> Vec<Fault> {
+    // a slip of ours must not take the view of a whole Org with it
+    catch_unwind(AssertUnwindSafe(|| faults(parsed, args))).unwrap_or_else(|_| vec![Fault::whole("the expression cannot be checked")])
+}
+
+fn faults(parsed: &Parsed, args: &Ty) -> Vec<Fault> {
     let mut checker = Checker {
         parsed,
         text: parsed.source.source.chars().collect(),
