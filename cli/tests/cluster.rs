@@ -106,12 +106,20 @@ fn call(phase: Option<&str>, more: Value) -> Value {
 async fn call_shows_the_result() {
     let done = call(Some("Succeeded"), json!({"result": {"output": {"hello": "world"}}}));
     let server = Server::start(move |method, path, _| match method.as_str() {
-        "POST" => (201, call(None, json!({}))),
+        "POST" => {
+            let mut made = call(None, json!({}));
+            made["warning"] = json!("waits for approval by holders of Role cfo");
+            (201, made)
+        }
         "GET" if path.contains("toolcalls") && !path.contains("watch=") => list(std::slice::from_ref(&done)),
         _ => status(404, "NotFound", path),
     })
     .await;
-    server.run(&["call", "greet"]).await.ends(0).has(&["toolcall.polity.dev/greet-x1 created"]);
+    server
+        .run(&["call", "greet"])
+        .await
+        .ends(0)
+        .has(&["toolcall.polity.dev/greet-x1 created", "Warning: waits for approval by holders of Role cfo"]);
     let said = server.run(&["call", "greet", "--input", r#"{"name":"x"}"#, "--task", "t1", "--wait"]).await;
     said.ends(0).has(&["greet-x1 Succeeded", "\"hello\": \"world\""]);
     let asked = server.asked.lock().unwrap();

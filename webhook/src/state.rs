@@ -7,6 +7,7 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 use k8s_openapi::api::authentication::v1::UserInfo;
+use polity_api::reasons;
 use polity_ledger::Note;
 use polity_policy::{Snapshot, TaskFacts, World};
 
@@ -23,7 +24,11 @@ pub struct Unavailable {
 
 impl From<Unavailable> for Refusal {
     fn from(why: Unavailable) -> Self {
-        Self::forbidden(why.reason, why.message)
+        if why.reason == reasons::ADMISSION_FAILED {
+            Self::failed(why.reason, why.message)
+        } else {
+            Self::forbidden(why.reason, why.message)
+        }
     }
 }
 

@@ -6,7 +6,7 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{ALICE, Ask, BOT, Fixture, accepted, object, refused};
+use common::{ALICE, Ask, BOT, CORE, Fixture, accepted, object, refused};
 use polity_api::reasons;
 use serde_json::{Value, json};
 
@@ -208,12 +208,40 @@ async fn agents() {
     }
     let itself = agent("finance", "alice", human(json!([ALICE])));
     accepted(&create(itself).await);
-    let bad = human(json!(["a", "a", BOT, "system:anonymous"]));
+    let bad = human(json!(["a", "a", BOT, "system:anonymous", CORE]));
     mentions(
         refused(&create(agent("finance", "new", bad)).await, 422, reasons::INVALID_DEFINITION),
-        &["twice", "never counts as human", "nobody"],
+        &["twice", "never counts as human", "nobody", "Polity itself"],
     );
     let system = json!({"type": "System", "usernames": [BOT]});
     refused(&create(agent("finance", "new", system)).await, 422, reasons::USERNAME_TAKEN);
     mentions(&accepted(&create(agent("elsewhere", "new", human(json!([ALICE])))).await).join(""), &["belongs to no Org"]);
+}
+
+#[tokio::test]
+async fn what_was_wrong_before_does_not_block_an_update() {
+    let fixture = Arc::new(Fixture::default());
+    let old = org("sales", json!({"quota": {"hard": {"cpus": "4"}}}));
+    let mut suspended = old.clone();
+    suspended["spec"]["suspend"] = json!(true);
+    mentions(&accepted(&Ask::update("author", old.clone(), suspended.clone()).admit(&fixture).await).join(""), &["still wrong", "cpus"]);
+    suspended["spec"]["quota"]["hard"]["gpus"] = json!("1");
+    mentions(refused(&Ask::update("author", old, suspended).admit(&fixture).await, 422, reasons::INVALID_DEFINITION), &["gpus"]);
+    // A Policy that is wrong stays refused: what it selects is denied until it is right.
+    let rule = |mode: &str| {
+        object("Policy", "finance", "p", json!({"mode": mode, "rules": [{"name": "a", "expression": "1 +", "effect": "Deny"}]}))
+    };
+    refused(&Ask::update("author", rule("Enforce"), rule("Observe")).admit(&fixture).await, 422, reasons::POLICY_INVALID);
+}
+
+#[tokio::test]
+async fn an_org_keeps_its_namespace_whoever_else_asks_for_it() {
+    let mut fixture = Fixture::default();
+    let rival: polity_api::Org = serde_json::from_value(org("rival", json!({"namespace": "finance"}))).unwrap();
+    fixture.world.get_mut().unwrap().orgs.insert("rival".to_owned(), Arc::new(rival));
+    let mut old = org("finance", json!({"parentRef": {"name": "acme"}}));
+    old["status"] = json!({"namespace": {"name": "finance", "uid": "ns-finance", "created": true}});
+    let mut new = old.clone();
+    new["spec"]["suspend"] = json!(true);
+    accepted(&Ask::update("author", old, new).admit(&Arc::new(fixture)).await);
 }

@@ -4,14 +4,17 @@ pub mod approvals;
 pub mod approve;
 pub mod call;
 pub mod tree;
+mod warnings;
 
 use std::future::Future;
 
 use anyhow::{Context, Result};
 use kube::{
     Client, Config,
+    client::ClientBuilder,
     config::{KubeConfigOptions, Kubeconfig},
 };
+use tower::util::MapResponseLayer;
 
 use crate::{Verdict, args::ClusterArgs};
 
@@ -45,7 +48,7 @@ async fn connect(args: &ClusterArgs) -> Result<Cluster> {
     }
     .context("no usable kubeconfig")?;
     let namespace = args.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
-    let client = Client::try_from(config).context("cannot connect")?;
+    let client = ClientBuilder::try_from(config).context("cannot connect")?.with_layer(&MapResponseLayer::new(warnings::show)).build();
     Ok(Cluster { client, namespace })
 }
 

@@ -13,7 +13,7 @@ use axum::{
     Json, Router,
     body::Bytes,
     extract::State,
-    http::{Method, StatusCode, Uri},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header::WARNING},
 };
 use serde_json::{Value, json};
 
@@ -77,12 +77,15 @@ struct Shared {
     asked: Arc<Mutex<Vec<(Method, String, Value)>>>,
 }
 
-async fn handle(State(shared): State<Arc<Shared>>, method: Method, uri: Uri, body: Bytes) -> (StatusCode, Json<Value>) {
+/// What an answer has under `warning` goes into the header.
+async fn handle(State(shared): State<Arc<Shared>>, method: Method, uri: Uri, body: Bytes) -> (StatusCode, HeaderMap, Json<Value>) {
     let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
     let path = uri.path_and_query().map(|p| p.as_str().to_owned()).unwrap_or_default();
     let (code, answer) = (shared.answer)(&method, &path, &body);
     shared.asked.lock().unwrap().push((method, path, body));
-    (StatusCode::from_u16(code).unwrap(), Json(answer))
+    let warning = answer["warning"].as_str().map(|text| HeaderValue::from_str(&format!("299 - \"{text}\"")).unwrap());
+    let headers = warning.map(|value| (WARNING, value)).into_iter().collect();
+    (StatusCode::from_u16(code).unwrap(), headers, Json(answer))
 }
 
 impl Server {

@@ -6,12 +6,13 @@ use polity_policy::World;
 use crate::{
     outcome::{Outcome, Problems, Warnings},
     tree,
+    user::is_ours,
 };
 
 /// Users that are nobody in particular.
 const NOBODY: [&str; 2] = ["system:anonymous", "system:unauthenticated"];
 
-pub(super) fn check(agent: &Agent, namespace: &str, world: &World) -> Outcome {
+pub(super) fn check(agent: &Agent, namespace: &str, world: &World, system: &str) -> Outcome {
     let mut problems = Problems::default();
     let mut warnings = Warnings::default();
     let written = agent.spec.usernames.as_deref().unwrap_or_default();
@@ -22,6 +23,9 @@ pub(super) fn check(agent: &Agent, namespace: &str, world: &World) -> Outcome {
         }
         if agent.spec.type_ == AgentType::Human && username.starts_with("system:serviceaccount:") {
             problems.add(&field, format!("{username:?} is a ServiceAccount, which never counts as human; use type System"));
+        }
+        if is_ours(username, system) {
+            problems.add(&field, format!("{username:?} is Polity itself"));
         }
         if NOBODY.contains(&username.as_str()) {
             problems.add(&field, format!("{username:?} is nobody in particular"));

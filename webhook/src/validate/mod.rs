@@ -49,20 +49,30 @@ pub async fn review(state: &State, request: &Request<'_>) -> Outcome {
             Some(tool) => tool::check(state, request, &tool.spec).await,
             None => Ok(Accepted::default()),
         },
-        "Org" => match changed::<Org, _>(request, |o| &o.spec)? {
-            Some(org) => org::check(&org, create, &world(), &state.system_namespace),
-            None => Ok(Accepted::default()),
-        },
-        "Role" => match changed::<Role, _>(request, |r| &r.spec)? {
-            Some(role) => role::check(&role, request.namespace(), &world()),
-            None => Ok(Accepted::default()),
-        },
-        "Agent" => match changed::<Agent, _>(request, |a| &a.spec)? {
-            Some(agent) => agent::check(&agent, request.namespace(), &world()),
-            None => Ok(Accepted::default()),
-        },
+        "Org" => ratcheted::<Org, _>(request, |o| &o.spec, |org| org::check(org, create, &world(), &state.system_namespace)),
+        "Role" => ratcheted::<Role, _>(request, |r| &r.spec, |role| role::check(role, request.namespace(), &world())),
+        "Agent" => {
+            ratcheted::<Agent, _>(request, |a| &a.spec, |agent| agent::check(agent, request.namespace(), &world(), &state.system_namespace))
+        }
         _ => Ok(Accepted::default()),
     }
+}
+
+/// Checks a definition. An update is not refused for what was wrong before it: an Org must be suspendable whatever has become of the rest.
+fn ratcheted<T: DeserializeOwned, S: PartialEq>(request: &Request<'_>, spec: impl Fn(&T) -> &S, check: impl Fn(&T) -> Outcome) -> Outcome {
+    let Some(new) = changed(request, spec)? else { return Ok(Accepted::default()) };
+    let mut refusal = match check(&new) {
+        Ok(accepted) => return Ok(accepted),
+        Err(refusal) => refusal,
+    };
+    let before = request.before::<T>().and_then(|old| check(&old).err()).map(|r| r.causes).unwrap_or_default();
+    if refusal.causes.is_empty() || !refusal.causes.iter().all(|cause| before.contains(cause)) {
+        return Err(refusal);
+    }
+    for (_, field, problem) in &refusal.causes {
+        refusal.warnings.push(&format!("still wrong: {field}: {problem}"));
+    }
+    Ok(Accepted::warned(refusal.warnings))
 }
 
 /// The new object, unless an update leaves its spec as it is.

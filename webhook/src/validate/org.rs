@@ -45,13 +45,16 @@ fn namespace(org: &Org, name: &str, world: &World, system: &str, problems: &mut 
     if names::reserved_namespace(wanted, system) {
         problems.because(reasons::NAMESPACE_REFUSED, field, format!("{wanted:?} is reserved; no Org may live there"));
     }
+    // An Org whose namespace is in force keeps it, whoever else asks for it.
+    if in_force(org) == Some(wanted) {
+        return;
+    }
     let other = world.orgs.iter().find(|(other, o)| *other != name && (o.wanted_namespace() == wanted || in_force(o) == Some(wanted)));
     if let Some((other, _)) = other {
         problems.because(reasons::NAMESPACE_REFUSED, field, format!("Org {other:?} lives in {wanted:?} already"));
     }
     if let Some(facts) = world.namespaces.get(wanted)
         && facts.consent.as_deref() != Some(name)
-        && in_force(org) != Some(wanted)
     {
         warnings.push(&format!("namespace {wanted:?} exists; it is used only once it carries the label {}: {name}", names::LABEL_ORG));
     }
