@@ -1,4 +1,4 @@
-//! Every manifest that users are shown (examples, snippets of the reference) fits its schema and loses nothing on its way through
+//! Every manifest that users are shown (examples, docs, snippets of the reference) fits its schema and loses nothing on its way through
 //! its type; every example starts with its namespaces, which consent.
 
 #![allow(clippy::unwrap_used, clippy::panic)] // a test file: what is not as expected fails the test
@@ -122,6 +122,41 @@ fn agents_of_the_examples_are_scripted_and_say_so() {
                 let name = object["metadata"]["name"].as_str().unwrap();
                 assert!(name.starts_with("scripted-"), "{name}");
                 assert_eq!(object["spec"]["command"][1], "scripted", "{name}");
+            }
+        }
+    }
+}
+
+/// README.md, CONTRIBUTING.md and the pages of docs/ that people write, with their text.
+fn pages() -> Vec<(PathBuf, String)> {
+    let mut paths = vec![root().join("README.md"), root().join("CONTRIBUTING.md")];
+    paths
+        .extend(fs::read_dir(root().join("docs")).unwrap().map(|e| e.unwrap().path()).filter(|p| p.extension().is_some_and(|e| e == "md")));
+    paths.into_iter().map(|path| (path.clone(), fs::read_to_string(path).unwrap())).collect()
+}
+
+#[test]
+fn manifests_in_the_docs_fit_their_schema() {
+    let mut seen = 0;
+    for (path, text) in pages() {
+        for block in text.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()) {
+            let objects: Vec<Value> = serde_saphyr::from_multiple(block).unwrap_or_else(|e| panic!("{}: {e}\n{block}", path.display()));
+            for object in objects.iter().filter(|o| o["apiVersion"].as_str().is_some_and(|v| v.starts_with("polity.dev/"))) {
+                check(&path.display().to_string(), object);
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen >= 8, "{seen} manifests found");
+}
+
+#[test]
+fn links_in_the_docs_lead_somewhere() {
+    for (path, text) in pages() {
+        for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let file = target.split('#').next().unwrap();
+            if !file.is_empty() && !file.contains("://") {
+                assert!(path.parent().unwrap().join(file).exists(), "{}: {target}", path.display());
             }
         }
     }
