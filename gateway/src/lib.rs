@@ -27,7 +27,7 @@ use std::sync::Arc;
 use axum::{
     Json, Router,
     http::StatusCode,
-    routing::{get, post},
+    routing::{MethodRouter, get, post},
 };
 use polity_api::reasons;
 
@@ -36,16 +36,22 @@ pub use state::{Gateway, Replica, Settings};
 
 /// Routes of the server. Serve it over TLS with Polity's certificate.
 pub fn router(gateway: Arc<Gateway>) -> Router {
-    Router::new()
-        .route("/v1/orgs/{org}/calls", post(calls::create))
-        .route("/v1/orgs/{org}/calls/{id}", get(calls::read))
-        .route("/v1/orgs/{org}/calls/{id}/cancel", post(calls::cancel))
-        .route("/shim/v1/runs/{id}/input", get(shim::input))
-        .route("/shim/v1/runs/{id}/result", post(shim::result))
-        .route("/openapi.json", get(|| async { Json(openapi::document()) }))
+    let routed = routes().into_iter().fold(Router::new(), |router, (path, methods)| router.route(path, methods));
+    routed
         .fallback(|| async { Problem::not_found("no such path; GET /openapi.json lists them") })
         .method_not_allowed_fallback(|| async {
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, reasons::INVALID_REQUEST, "this path does not take that method")
         })
         .with_state(gateway)
+}
+
+fn routes() -> Vec<(&'static str, MethodRouter<Arc<Gateway>>)> {
+    vec![
+        ("/v1/orgs/{org}/calls", post(calls::create)),
+        ("/v1/orgs/{org}/calls/{id}", get(calls::read)),
+        ("/v1/orgs/{org}/calls/{id}/cancel", post(calls::cancel)),
+        ("/shim/v1/runs/{id}/input", get(shim::input)),
+        ("/shim/v1/runs/{id}/result", post(shim::result)),
+        ("/openapi.json", get(|| async { Json(openapi::document()) })),
+    ]
 }

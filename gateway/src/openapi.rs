@@ -204,3 +204,84 @@ fn responses(problems: &[&str], good: &[(&str, &str, &str)]) -> Value {
         .map(|(status, description, schema)| ((*status).to_owned(), json!({"description": description, "content": content(schema)})));
     Value::Object(bad.chain(good).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use polity_api::toolcall::{CallResult, Decision, Digest, Phase};
+
+    use super::*;
+    use crate::{answer::Answer, body::FIELDS, problem::Problem};
+
+    fn names(value: &Value) -> BTreeSet<String> {
+        value.as_object().unwrap().keys().cloned().collect()
+    }
+
+    fn properties(schema: &str) -> Value {
+        document()["components"]["schemas"][schema]["properties"].clone()
+    }
+
+    #[test]
+    fn has_every_path_and_no_other() {
+        let routes: BTreeSet<String> = crate::routes().into_iter().map(|(path, _)| path.to_owned()).collect();
+        assert_eq!(names(&document()["paths"]), routes);
+    }
+
+    #[test]
+    fn has_every_field_and_no_other() {
+        assert_eq!(names(&properties("CallRequest")), FIELDS.iter().map(|f| (*f).to_owned()).collect());
+        let digest = Digest { digest: "d".into(), key_id: "k".into() };
+        let result = CallResult {
+            output: Some(json!(1)),
+            digest: Some(digest.clone()),
+            size: Some(1),
+            code: Some(1),
+            stderr_tail: Some("x".into()),
+        };
+        let decision = Decision {
+            verdict: "Allow".into(),
+            reason: "r".into(),
+            message: "m".into(),
+            hint: "h".into(),
+            rules: vec!["r".into()],
+            advisory: vec!["a".into()],
+            snapshot: "s".into(),
+            input: Some(digest),
+            record: Some(1),
+            at: k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(jiff::Timestamp::UNIX_EPOCH),
+            by: "b".into(),
+        };
+        let mut answer = Answer::new("i", Phase::Failed).decided(Some(decision));
+        (answer.call, answer.approval, answer.result) = (Some("c".into()), Some("a".into()), Some(result));
+        (answer.reason, answer.message) = ("r".into(), "m".into());
+        let answer = serde_json::to_value(answer).unwrap();
+        let call = properties("Call");
+        assert_eq!(names(&call), names(&answer));
+        assert_eq!(names(&call["result"]["properties"]), names(&answer["result"]));
+        assert_eq!(names(&call["decision"]["properties"]), names(&answer["decision"]));
+        let problem = json!({"reason": "", "message": "", "hint": "", "rules": [], "snapshot": "", "id": ""});
+        assert_eq!(names(&properties("Problem")), names(&problem));
+        assert_eq!(names(&serde_json::to_value(Problem::full()).unwrap()), names(&problem));
+        let posted = json!({"exitCode": 1, "stdout": "", "stderrTail": "x", "timedOut": true, "tooLarge": true});
+        let output: polity_runtime::internal::ShimOutput = serde_json::from_value(posted).unwrap();
+        assert_eq!(names(&properties("RunResult")), names(&serde_json::to_value(output).unwrap()));
+    }
+
+    #[test]
+    fn every_reference_leads_somewhere() {
+        fn walk(value: &Value, document: &Value) {
+            match value {
+                Value::Object(object) => {
+                    if let Some(Value::String(to)) = object.get("$ref") {
+                        assert!(document.pointer(to.trim_start_matches('#')).is_some(), "{to}");
+                    }
+                    object.values().for_each(|v| walk(v, document));
+                }
+                Value::Array(list) => list.iter().for_each(|v| walk(v, document)),
+                _ => {}
+            }
+        }
+        walk(&document(), &document());
+    }
+}

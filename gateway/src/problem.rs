@@ -86,6 +86,13 @@ impl Problem {
         self
     }
 
+    /// One with every field, for the OpenAPI document's test.
+    #[cfg(test)]
+    pub fn full() -> Self {
+        let text = || "x".to_owned();
+        Self { hint: text(), rules: vec![text()], snapshot: text(), id: text(), ..Self::invalid("x") }
+    }
+
     /// The reason code.
     pub fn reason(&self) -> &str {
         &self.reason

@@ -1,0 +1,15 @@
+//! The edge's server and executor against a scripted API server, core and upstream.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::needless_pass_by_value,
+    reason = "a failed expectation is how a test fails"
+)]
+
+mod api;
+mod calls;
+mod executor;
+mod harness;
+mod ledger;
+mod shims;
