@@ -1,6 +1,6 @@
 //! Checks a Policy before it is in force: the same function for admission, controller and command line.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use polity_api::{
     policy::{PolicyRule, PolicySpec},
@@ -121,7 +121,11 @@ pub fn check_policy<'a>(spec: &PolicySpec, tools: impl Iterator<Item = &'a ToolF
     if !out.errors.is_empty() || !compiled.rules.iter().any(|r| r.program.uses_args) {
         return out;
     }
-    let (mut known, mut fit) = (0, false);
+    let mut known = 0;
+    // rules that name args, and whether some Tool has what each names
+    let mut fits: BTreeMap<&str, bool> =
+        spec.rules.iter().zip(&compiled.rules).filter(|(_, c)| c.program.uses_args).map(|(r, _)| (r.name.as_str(), false)).collect();
+    let mut all: Vec<(String, Vec<Problem>)> = Vec::new();
     for tool in tools.filter(|t| grant::selects_tool(spec.matches.as_ref(), t)) {
         let compiled_tool = CompiledTool::new(tool);
         if compiled_tool.broken.is_some() {
@@ -129,16 +133,96 @@ pub fn check_policy<'a>(spec: &PolicySpec, tools: impl Iterator<Item = &'a ToolF
             continue;
         }
         known += 1;
-        match compiled.check_typed(spec, tool, compiled_tool.args.as_ref()).into_iter().next() {
-            Some(problem) => out.not_typed.push((format!("{}/{}", tool.namespace, tool.name), problem)),
-            None => fit = true,
+        let problems = compiled.check_typed(spec, tool, compiled_tool.args.as_ref());
+        for (rule, fit) in &mut fits {
+            *fit |= !problems.iter().any(|p| p.rule == *rule);
         }
+        all.push((format!("{}/{}", tool.namespace, tool.name), problems));
     }
     out.missing_tools = known == 0;
-    if known > 0 && !fit {
-        // no Tool that it selects has what it names: that is a slip, not a Tool that is still to come
-        out.errors = std::mem::take(&mut out.not_typed).into_iter().map(|(_, problem)| problem).collect();
-        out.errors.dedup();
+    // no Tool that it selects has what a rule names: that is a slip, not a Tool that is still to come
+    let slip = |p: &Problem| fits.get(p.rule.as_str()) == Some(&false);
+    for problem in all.iter().flat_map(|(_, problems)| problems).filter(|p| slip(p)) {
+        if !out.errors.iter().any(|e| e.rule == problem.rule && (e.line, e.column) == (problem.line, problem.column)) {
+            out.errors.push(problem.clone());
+        }
     }
+    out.not_typed = all.into_iter().filter_map(|(tool, problems)| Some((tool, problems.into_iter().next()?))).collect();
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use polity_api::Org;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::tool;
+
+    fn tool(name: &str, schema: Value) -> ToolFacts {
+        let object = json!({"metadata": {"name": name, "namespace": "a"}, "apiVersion": "polity.dev/v1alpha1", "kind": "Tool",
+            "spec": {"runtime": {}, "inputSchema": schema}});
+        tool::facts(&Org::default(), &serde_json::from_value(object).unwrap())
+    }
+
+    fn check(expressions: &[&str], m: Value, tools: &[ToolFacts]) -> PolicyCheck {
+        let rules: Vec<Value> =
+            expressions.iter().enumerate().map(|(i, e)| json!({"name": format!("r{i}"), "expression": e, "effect": "Deny"})).collect();
+        check_policy(&serde_json::from_value(json!({"match": m, "rules": rules})).unwrap(), tools.iter())
+    }
+
+    #[test]
+    fn names_outside_args_are_refused_whatever_tools_there_are() {
+        let c = check(&["agnt.name == 'x'", "args.x == 1"], json!({}), &[]);
+        let refused = c.refuse().unwrap();
+        assert!(refused.starts_with("rule r0, line 1 column 1: no variable `agnt`; did you mean `agent`?"), "{refused}");
+        assert_eq!((c.summary().ready, c.summary().stalled, c.summary().reason), (false, true, reasons::POLICY_INVALID));
+    }
+
+    #[test]
+    fn args_are_checked_for_each_tool() {
+        let pay = tool("pay", json!({"type": "object", "properties": {"amount": {"type": "integer"}}}));
+        let mail = tool("mail", json!({"type": "object", "properties": {"to": {"type": "string"}}}));
+        let none = check(&["args.amount < 5"], json!({}), &[]);
+        assert_eq!((none.refuse(), none.missing_tools, none.summary().reason), (None, true, reasons::TOOL_NOT_FOUND));
+        let fits = check(&["args.amount < 5"], json!({}), std::slice::from_ref(&pay));
+        assert!(fits.refuse().is_none() && fits.summary().ready);
+        let slip = check(&["args.amuont < 5"], json!({}), &[pay.clone(), mail.clone()]);
+        assert!(slip.refuse().unwrap().contains("did you mean `amount`?"));
+        let partly = check(&["args.amount < 5"], json!({}), &[pay.clone(), mail.clone()]);
+        assert_eq!((partly.refuse(), partly.not_typed.len(), partly.not_typed[0].0.as_str()), (None, 1, "a/mail"));
+        assert_eq!(partly.summary().reason, reasons::POLICY_NOT_TYPED);
+        // each rule has its Tool: no slip, though every pair denies
+        let crossed = check(&["args.amount < 5", "args.to == 'x'"], json!({}), &[pay.clone(), mail.clone()]);
+        assert_eq!((crossed.refuse(), crossed.not_typed.len()), (None, 2));
+        let narrow = check(&["args.amount < 5"], json!({"tools": ["p*"]}), &[pay, mail]);
+        assert!(narrow.summary().ready, "{narrow:?}");
+        let broken = check(&["args.amount < 5"], json!({}), &[tool("bad", json!({"type": 5}))]);
+        assert!(broken.missing_tools && broken.refuse().is_none());
+    }
+
+    #[test]
+    fn the_shape_of_rules_is_checked_too() {
+        let refuse = |rules: Value| {
+            check_policy(&serde_json::from_value(json!({"rules": rules})).unwrap(), std::iter::empty()).refuse().unwrap_or_default()
+        };
+        let rule = |more: Value| {
+            let mut rule = json!({"name": "r", "expression": "true", "effect": "RequireApproval"});
+            rule.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            rule
+        };
+        for (rules, want) in [
+            (json!([]), "no rules"),
+            (json!([rule(json!({}))]), "needs approval"),
+            (json!([rule(json!({"approval": {}}))]), "exactly one of"),
+            (json!([rule(json!({"approval": {"group": "g", "superior": true}}))]), "exactly one of"),
+            (json!([rule(json!({"approval": {"group": "g", "count": 0}}))]), "at least 1"),
+            (json!([rule(json!({"approval": {"group": "g", "expiresAfter": "soon"}}))]), "not a duration"),
+            (json!([rule(json!({"effect": "Deny", "approval": {"group": "g"}}))]), "belongs to effect"),
+            (json!([rule(json!({"approval": {"group": "g"}})), rule(json!({"approval": {"group": "g"}}))]), "has this name"),
+        ] {
+            assert!(refuse(rules.clone()).contains(want), "{rules}");
+        }
+        assert_eq!(refuse(json!([rule(json!({"approval": {"group": "g"}}))])), "");
+    }
 }

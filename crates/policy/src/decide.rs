@@ -7,7 +7,7 @@ use polity_api::{names, reasons, role::Grant};
 
 use crate::{
     AgentFacts, Decision, Request, Snapshot, Verdict, canon,
-    cel::meter::{MAX_STEPS, MAX_TIME, Meter},
+    cel::meter::Limits,
     grant::{self, Action},
     rules,
     snapshot::{RoleInForce, ToolInForce, full},
@@ -45,13 +45,13 @@ impl Snapshot {
     /// Decides one action. Pure but for a stopwatch; denies whatever is not granted.
     #[must_use]
     pub fn decide(&self, request: &Request<'_>) -> Decision {
-        self.decide_with(request, Meter::new(MAX_STEPS, MAX_TIME))
+        self.decide_with(request, Limits::default())
     }
 
     /// `decide` with a budget of one's own.
-    pub(crate) fn decide_with(&self, request: &Request<'_>, meter: Meter) -> Decision {
+    pub(crate) fn decide_with(&self, request: &Request<'_>, limits: Limits) -> Decision {
         let mut decision = self.blank();
-        if let Err(no) = self.narrow(request, &mut decision, meter) {
+        if let Err(no) = self.narrow(request, &mut decision, limits) {
             decision.verdict = Verdict::Deny;
             decision.reason = no.reason;
             decision.message = no.message;
@@ -77,7 +77,7 @@ impl Snapshot {
         }
     }
 
-    fn narrow(&self, request: &Request<'_>, decision: &mut Decision, meter: Meter) -> Result<(), No> {
+    fn narrow(&self, request: &Request<'_>, decision: &mut Decision, limits: Limits) -> Result<(), No> {
         self.open(request)?;
         let agent = self.caller(request)?;
         let held: Vec<_> = self.held(&agent, Some(request.now)).collect();
@@ -95,7 +95,7 @@ impl Snapshot {
         let job_space = request.task.map_or(request.job_space, |t| t.job_space.as_deref());
         let granted = Granted { agent, tool, held, job_space };
         let by = self.granting(request, &granted)?;
-        rules::apply(self, request, &granted, decision, meter);
+        rules::apply(self, request, &granted, decision, limits);
         if decision.verdict == Verdict::Allow {
             decision.message = format!("granted by {}", by.join(", "));
             if !decision.rules.is_empty() {

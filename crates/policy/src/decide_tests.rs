@@ -9,7 +9,7 @@ use polity_api::{caller::Caller, reasons};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use crate::{CompileCache, Decision, Request, Snapshot, TaskFacts, Verdict, World, cel::meter::Meter, compile::CompiledPolicy};
+use crate::{CompileCache, Decision, Request, Snapshot, TaskFacts, Verdict, World, cel::meter::Limits, compile::CompiledPolicy};
 
 fn object(kind: &str, namespace: &str, name: &str, spec: Value) -> Value {
     let metadata = if namespace.is_empty() { json!({"name": name}) } else { json!({"name": name, "namespace": namespace}) };
@@ -100,7 +100,7 @@ fn now() -> Timestamp {
     Timestamp::from_second(1_767_268_800).unwrap()
 }
 
-fn decide_in(snapshot: &Snapshot, call: &Call<'_>, meter: Option<Meter>) -> Decision {
+fn decide_in(snapshot: &Snapshot, call: &Call<'_>, limits: Option<Limits>) -> Decision {
     let caller = Caller { username: call.who.to_owned(), groups: vec!["staff".to_owned()], ..Caller::default() };
     let request = Request {
         verb: "tool.call",
@@ -115,11 +115,8 @@ fn decide_in(snapshot: &Snapshot, call: &Call<'_>, meter: Option<Meter>) -> Deci
         approved: &call.approved,
         now: now(),
     };
-    match meter {
-        Some(meter) => snapshot.decide_with(&request, meter),
-        // a debug build on a busy machine needs more than 50 ms
-        None => snapshot.decide_with(&request, Meter::new(1_000_000, Duration::from_secs(20))),
-    }
+    // a debug build on a busy machine needs more than 50 ms
+    snapshot.decide_with(&request, limits.unwrap_or(Limits { steps: 1_000_000, time: Duration::from_secs(20) }))
 }
 
 fn decide(objects: Vec<Value>, call: &Call<'_>) -> Decision {
@@ -342,6 +339,26 @@ fn policies_narrow_and_add_up() {
         },
     );
     expect(&d, Verdict::Deny, reasons::POLICY_DENIED, "finance/low/r");
+}
+
+#[test]
+fn approvers_are_roles_that_the_rule_may_name() {
+    let secretive = || json!({"role": {"org": "acme", "name": "secretive"}});
+    let cfo = json!({"role": {"org": "acme", "name": "cfo"}});
+    for (ask, verdict, reason) in [
+        (asking("finance", "p", "false", cfo), Verdict::RequireApproval, reasons::APPROVAL_REQUIRED),
+        // not exported: only acme's own rules may name it
+        (asking("finance", "p", "false", secretive()), Verdict::Deny, reasons::POLICY_INVALID),
+        (asking("acme", "p", "false", secretive()), Verdict::RequireApproval, reasons::APPROVAL_REQUIRED),
+        (asking("finance", "p", "false", json!({"role": {"org": "sales", "name": "boss"}})), Verdict::Deny, reasons::POLICY_INVALID),
+    ] {
+        let snapshot = Snapshot::build(&World::from_objects(with(vec![ask])), "finance");
+        let d = decide_in(&snapshot, &Call::default(), None);
+        assert_eq!((d.verdict, d.reason), (verdict, reason), "{d:#?}");
+        for r in &d.requirements {
+            assert_eq!(snapshot.holders(r.role.as_ref().unwrap())[0].name, "carol");
+        }
+    }
 }
 
 #[test]
@@ -607,7 +624,7 @@ fn a_spent_budget_never_allows() {
     let world = World::from_objects(with(named(&policies)));
     let snapshot = Snapshot::build(&world, "finance");
     let call = Call { args: json!({"amount": 5, "list": [1, 2, 3, 4]}), ..Call::default() };
-    let at = |limit| decide_in(&snapshot, &call, Some(Meter::new(limit, Duration::from_secs(20))));
+    let at = |limit| decide_in(&snapshot, &call, Some(Limits { steps: limit, time: Duration::from_secs(20) }));
     let enough = (0..1000).find(|n| at(*n).verdict == Verdict::Allow).unwrap();
     assert!(enough > 20);
     for limit in 0..enough {

@@ -11,10 +11,10 @@ use polity_api::{
 };
 
 use crate::{
-    Advisory, Decision, Request, Snapshot, Verdict,
+    Advisory, Decision, Problem, Request, Snapshot, Verdict,
     cel::{
         eval::{Outcome, Session},
-        meter::Meter,
+        meter::{Limits, Meter},
     },
     compile::CompiledRule,
     decide::Granted,
@@ -36,8 +36,7 @@ struct Finding {
 }
 
 /// Applies every Policy that selects the action. The decision is an allow before it and what the Policies leave of it afterwards.
-pub(crate) fn apply(snapshot: &Snapshot, request: &Request<'_>, g: &Granted<'_>, decision: &mut Decision, meter: Meter) {
-    let meter = Arc::new(meter);
+pub(crate) fn apply(snapshot: &Snapshot, request: &Request<'_>, g: &Granted<'_>, decision: &mut Decision, limits: Limits) {
     let mut found = Vec::new();
     let mut advisory = Vec::new();
     let mut spent = false;
@@ -47,12 +46,16 @@ pub(crate) fn apply(snapshot: &Snapshot, request: &Request<'_>, g: &Granted<'_>,
         .iter()
         .filter(|p| grant::selects(p.policy.spec.matches.as_ref(), &action, &vars::held_in(g, &p.namespace)))
         .collect();
+    let tool = g.tool;
+    // what compiles is no part of the budget: a Policy and a Tool meet for the first time only once
+    let typed: Vec<_> = selecting.iter().map(|p| p.compiled.typed(&p.policy.spec, &tool.facts, tool.compiled.args.as_ref())).collect();
+    let meter = Arc::new(Meter::new(limits));
     match vars::session(snapshot, request, g, &selecting, &meter) {
         Ok(mut session) => {
             // what enforces is evaluated first: rules that only observe can use up nothing but what is left
             for enforcing in [true, false] {
-                for policy in selecting.iter().filter(|p| (p.policy.spec.mode == Mode::Enforce) == enforcing) {
-                    let findings = judge(policy, g, &mut session);
+                for (policy, untyped) in selecting.iter().zip(&typed).filter(|(p, _)| (p.policy.spec.mode == Mode::Enforce) == enforcing) {
+                    let findings = judge(policy, untyped.as_ref(), snapshot, g, &mut session);
                     if enforcing {
                         found.extend(findings);
                     } else {
@@ -88,7 +91,7 @@ pub(crate) fn apply(snapshot: &Snapshot, request: &Request<'_>, g: &Granted<'_>,
 }
 
 /// Findings of one Policy.
-fn judge(policy: &PolicyInForce, g: &Granted<'_>, session: &mut Session) -> Vec<Finding> {
+fn judge(policy: &PolicyInForce, untyped: Option<&Problem>, snapshot: &Snapshot, g: &Granted<'_>, session: &mut Session) -> Vec<Finding> {
     let whole = format!("{}/{}", policy.namespace, policy.name);
     if let Some(problem) = policy.compiled.problems.first() {
         let message = format!("{whole} does not compile: {problem}");
@@ -101,7 +104,7 @@ fn judge(policy: &PolicyInForce, g: &Granted<'_>, session: &mut Session) -> Vec<
         }];
     }
     let spec = &policy.policy.spec;
-    if let Some(problem) = policy.compiled.typed(spec, &g.tool.facts, g.tool.compiled.args.as_ref()) {
+    if let Some(problem) = untyped {
         let message = format!("{whole} does not fit Tool {}: {problem}", g.tool.facts.name);
         return vec![Finding {
             rule: whole,
@@ -112,10 +115,14 @@ fn judge(policy: &PolicyInForce, g: &Granted<'_>, session: &mut Session) -> Vec<
         }];
     }
     session.set("roles", vars::roles(g, policy));
-    spec.rules.iter().zip(&policy.compiled.rules).filter_map(|(rule, compiled)| finding(policy, rule, compiled, session)).collect()
+    spec.rules
+        .iter()
+        .zip(&policy.compiled.rules)
+        .filter_map(|(rule, compiled)| finding(policy, rule, compiled, session, snapshot))
+        .collect()
 }
 
-fn finding(policy: &PolicyInForce, rule: &PolicyRule, compiled: &CompiledRule, session: &Session) -> Option<Finding> {
+fn finding(policy: &PolicyInForce, rule: &PolicyRule, compiled: &CompiledRule, session: &Session, snapshot: &Snapshot) -> Option<Finding> {
     let name = format!("{}/{}/{}", policy.namespace, policy.name, rule.name);
     let deny = |reason, why: String, hint: &str| {
         Some(Finding { rule: name.clone(), reason, message: format!("{name}: {why}"), hint: hint.to_owned(), requirement: None })
@@ -133,7 +140,17 @@ fn finding(policy: &PolicyInForce, rule: &PolicyRule, compiled: &CompiledRule, s
         Outcome::Error(e) => deny(reasons::POLICY_ERROR, e, rule.hint.as_deref().unwrap_or_default()),
         Outcome::Fails => {
             let why = rule.message.clone().unwrap_or_else(|| format!("`{}` does not hold", rule.expression));
-            let requirement = (rule.effect == Effect::RequireApproval).then(|| requirement(policy, rule, &name));
+            let requirement = match rule.effect {
+                Effect::Deny => None,
+                Effect::RequireApproval => Some(requirement(policy, rule, &name)),
+            };
+            if let Some(org) = requirement.as_ref().and_then(|(r, _)| unreachable(snapshot, policy, r.role.as_ref()?)) {
+                return deny(
+                    reasons::POLICY_INVALID,
+                    format!("its approvers are a Role that Org {org} does not export to this Policy"),
+                    "",
+                );
+            }
             let reason = if requirement.is_some() { reasons::APPROVAL_REQUIRED } else { reasons::POLICY_DENIED };
             let hint = rule.hint.clone().unwrap_or_default();
             Some(Finding { message: format!("{name}: {why}"), rule: name, reason, hint, requirement })
@@ -158,6 +175,12 @@ fn requirement(policy: &PolicyInForce, rule: &PolicyRule, name: &str) -> (Requir
     };
     let expires = approval.and_then(|a| duration::seconds(&a.expires_after)).unwrap_or_default();
     (requirement, expires)
+}
+
+/// The Org of a Role that a rule names though it is neither of the Org that wrote the rule nor exported by one above. Nobody could ever approve.
+fn unreachable<'a>(snapshot: &Snapshot, policy: &PolicyInForce, role: &'a RoleRef) -> Option<&'a str> {
+    let org = role.org.as_deref()?;
+    (org != policy.org && !snapshot.exports(org, &role.name)).then_some(org)
 }
 
 /// Notes what a Policy in Warn or Observe would have done.

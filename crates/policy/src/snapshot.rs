@@ -92,6 +92,7 @@ impl Snapshot {
     /// `build`, sharing compiled Policies and schemas with other snapshots.
     #[must_use]
     pub fn build_with(world: &World, org: &str, cache: &CompileCache) -> Self {
+        crate::cel::eval::prepare();
         let chain = Chain::resolve(world, org);
         let mut s = Self { org: org.to_owned(), ..Self::default() };
         s.path = chain.links.iter().map(|l| l.name.clone()).collect();
@@ -295,15 +296,20 @@ impl Snapshot {
         self.roles.iter().filter(move |((ns, _), role)| *ns == namespace && role.holders(now).any(|h| h == name))
     }
 
-    /// Holders of a Role in force; without `org` the own Org's. Only Agents that exist.
+    /// Holders of a Role of the Org or of one above; without `org` the own Org's. Only Agents that exist. Whether a rule may name the Role was judged when
+    /// it was decided: a rule of an Org above names Roles of that Org, exported or not.
     #[must_use]
     pub fn holders(&self, role: &RoleRef) -> Vec<AgentFacts> {
-        self.holders_of(&self.org, role)
+        self.holders_of(role.org.as_deref().unwrap_or(&self.org), &role.name)
     }
 
-    fn holders_of(&self, default_org: &str, role: &RoleRef) -> Vec<AgentFacts> {
-        let org = role.org.as_deref().unwrap_or(default_org);
-        let found = self.roles.iter().find(|((_, name), r)| *name == role.name && r.org == org && r.usable);
+    /// Whether an Org of the chain exports a Role of this name.
+    pub(crate) fn exports(&self, org: &str, name: &str) -> bool {
+        self.roles.iter().any(|((_, n), r)| n == name && r.org == org && r.role.spec.export == Some(Export::Descendants))
+    }
+
+    fn holders_of(&self, org: &str, name: &str) -> Vec<AgentFacts> {
+        let found = self.roles.iter().find(|((_, n), r)| n == name && r.org == org);
         let Some(((namespace, _), role)) = found else { return Vec::new() };
         role.holders(None).filter_map(|name| self.agents.get(&(namespace.clone(), name.to_owned())).cloned()).collect()
     }
@@ -314,7 +320,11 @@ impl Snapshot {
         let mut out: Vec<AgentFacts> = Vec::new();
         for (_, role) in self.held(agent, None) {
             let Some(to) = &role.role.spec.reports_to else { continue };
-            for superior in self.holders_of(&role.org, to) {
+            let org = to.org.as_deref().unwrap_or(&role.org);
+            if org != role.org && !self.exports(org, &to.name) {
+                continue;
+            }
+            for superior in self.holders_of(org, &to.name) {
                 if (superior.namespace != agent.namespace || superior.name != agent.name) && !out.contains(&superior) {
                     out.push(superior);
                 }

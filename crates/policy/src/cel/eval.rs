@@ -50,6 +50,11 @@ fn usd<'b, 'v>(args: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, ExecutionErr
     Ok(CowVal::owned(CelInt::from(micro)))
 }
 
+/// Builds what every evaluation shares, so that no decision's budget pays for it.
+pub fn prepare() {
+    LazyLock::force(&ENV);
+}
+
 /// Variables and budget of one decision.
 pub struct Session {
     context: Context<'static, 'static>,

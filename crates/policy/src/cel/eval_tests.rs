@@ -11,7 +11,7 @@ use serde_json::{Value as Json, json};
 use super::{
     check::check,
     eval::{Outcome, Session},
-    meter::{MAX_STEPS, MAX_TIME, Meter},
+    meter::{Limits, MAX_STEPS, MAX_TIME, Meter},
     program, schema,
     ty::Ty,
     value,
@@ -43,7 +43,7 @@ fn session(args: &Json, meter: Meter) -> Session {
 fn run(text: &str, args: &Json) -> Outcome {
     let parsed = program::parse(text).unwrap_or_else(|f| panic!("{text}: {f:?}"));
     assert_eq!(check(&parsed, &typed()), vec![], "{text}");
-    session(args, Meter::new(MAX_STEPS, Duration::from_secs(20))).eval(&program::finish(parsed).unwrap())
+    session(args, Meter::new(Limits { steps: MAX_STEPS, time: Duration::from_secs(20) })).eval(&program::finish(parsed).unwrap())
 }
 
 #[test]
@@ -117,7 +117,7 @@ fn bombs_end_in_time_and_deny() {
     for (text, args) in bombs() {
         let parsed = program::parse(&text).unwrap_or_else(|f| panic!("{text}: {f:?}"));
         assert_eq!(check(&parsed, &typed()), vec![], "{text}");
-        let session = session(&args, Meter::new(MAX_STEPS, MAX_TIME));
+        let session = session(&args, Meter::new(Limits { steps: MAX_STEPS, time: MAX_TIME }));
         let begun = Instant::now();
         assert_eq!(session.eval(&program::finish(parsed).unwrap()), Outcome::Spent, "{text}");
         // far above the 50 ms that were asked for: a debug build on a busy machine
@@ -157,8 +157,11 @@ fn the_deepest_expressions_fit_a_small_stack() {
         for text in deep {
             let parsed = program::parse(&text).unwrap_or_else(|f| panic!("{text}: {f:?}"));
             assert_eq!(check(&parsed, &typed()), vec![], "{text}");
-            let outcome = session(&json!({"list": [1, 2], "free": {}, "i": 1}), Meter::new(MAX_STEPS, Duration::from_secs(20)))
-                .eval(&program::finish(parsed).unwrap());
+            let outcome = session(
+                &json!({"list": [1, 2], "free": {}, "i": 1}),
+                Meter::new(Limits { steps: MAX_STEPS, time: Duration::from_secs(20) }),
+            )
+            .eval(&program::finish(parsed).unwrap());
             assert!(matches!(outcome, Outcome::Holds | Outcome::Fails), "{text:.60}: {outcome:?}");
         }
     });
@@ -168,7 +171,7 @@ fn the_deepest_expressions_fit_a_small_stack() {
 #[test]
 fn a_panic_is_caught() {
     let program = program::Program { expr: cel::IdedExpr::default(), patterns: Arc::default(), cost: 1, uses_args: false };
-    assert_eq!(session(&json!({}), Meter::new(10, MAX_TIME)).eval(&program), Outcome::Panicked);
+    assert_eq!(session(&json!({}), Meter::new(Limits { steps: 10, time: MAX_TIME })).eval(&program), Outcome::Panicked);
 }
 
 #[test]
@@ -191,9 +194,9 @@ proptest! {
             "!args.list.exists(a, a > 9) && args.list.all(b, b < 9)",
         ] {
             let compiled = || program::finish(program::parse(text).unwrap()).unwrap();
-            let free = session(&args, Meter::new(1_000_000, Duration::from_secs(20)));
+            let free = session(&args, Meter::new(Limits { steps: 1_000_000, time: Duration::from_secs(20) }));
             prop_assert_eq!(free.eval(&compiled()), Outcome::Holds);
-            let tight = session(&args, Meter::new(limit, Duration::from_secs(20)));
+            let tight = session(&args, Meter::new(Limits { steps: limit, time: Duration::from_secs(20) }));
             let outcome = tight.eval(&compiled());
             prop_assert_eq!(outcome == Outcome::Spent, limit < free.steps(), "{} at {}: {:?}", text, limit, outcome);
         }
@@ -276,7 +279,7 @@ fn exercise(text: &str) {
     assert!(!check(&parsed, &Ty::Dyn).iter().any(|f| f.message.contains("cannot be checked")), "{text}");
     if check(&parsed, &typed()).is_empty() {
         let args = json!({"i": 1, "d": 0.5, "s": "a", "list": [1, 2], "texts": ["a"], "objects": [{"k": 1}], "map": {"i": 1}, "free": [1]});
-        let outcome = session(&args, Meter::new(100_000, MAX_TIME)).eval(&program::finish(parsed).unwrap());
+        let outcome = session(&args, Meter::new(Limits { steps: 100_000, time: MAX_TIME })).eval(&program::finish(parsed).unwrap());
         assert_ne!(outcome, Outcome::Panicked, "{text}");
     }
 }

@@ -15,6 +15,21 @@ pub const MAX_STEPS: u64 = 1_000_000;
 /// Most time of one decision, over all rules. A stopwatch, not a clock: nothing but this limit depends on it.
 pub const MAX_TIME: Duration = Duration::from_millis(50);
 
+/// What one decision may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Most steps.
+    pub steps: u64,
+    /// Most time.
+    pub time: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { steps: MAX_STEPS, time: MAX_TIME }
+    }
+}
+
 /// Counts steps and time of one decision.
 #[derive(Debug)]
 pub struct Meter {
@@ -29,8 +44,14 @@ pub struct Meter {
 impl Meter {
     /// A budget that starts now.
     #[must_use]
-    pub fn new(limit: u64, time: Duration) -> Self {
-        Self { steps: AtomicU64::new(0), limit, end: Instant::now() + time, spent: AtomicBool::new(false), patterns: Mutex::default() }
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            steps: AtomicU64::new(0),
+            limit: limits.steps,
+            end: Instant::now() + limits.time,
+            spent: AtomicBool::new(false),
+            patterns: Mutex::default(),
+        }
     }
 
     /// Charges steps; false when the budget is spent.
