@@ -1,6 +1,6 @@
 //! What every reconcile is given: client, caches, queues, the clock, and what the rest of core does when an Org closes.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
 use jiff::Timestamp;
@@ -74,6 +74,17 @@ pub struct Settings {
     pub clock: Clock,
 }
 
+/// A worker that the API server refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Quota, use and template at the time.
+    pub state: String,
+    /// Until then it is not tried again while the state is the same.
+    pub until: Timestamp,
+    /// Why.
+    pub message: String,
+}
+
 /// What every reconcile is given.
 pub struct Context {
     /// Client of core.
@@ -90,6 +101,8 @@ pub struct Context {
     pub queues: Queues,
     /// Held while quota is allocated and written: two Orgs of a tree must not both take what is left.
     pub allocation: Mutex<()>,
+    /// Workers that the API server refused, by Agent: not tried again until something has changed or time has passed.
+    pub refusals: std::sync::Mutex<HashMap<Key, Refusal>>,
     clock: Clock,
 }
 
@@ -106,6 +119,7 @@ impl Context {
             cluster: Cluster::default(),
             queues: Queues::default(),
             allocation: Mutex::default(),
+            refusals: std::sync::Mutex::default(),
             clock,
         })
     }

@@ -3,6 +3,7 @@
 //! It starts and stops Pods that it made and nothing else; what a worker may do is decided elsewhere, call by call.
 
 mod build;
+mod refusal;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -24,7 +25,7 @@ use polity_plan::workers::{Plan, Wanted, Worker, plan};
 use crate::{
     apply::{ApplyError, apply, delete, prune},
     cluster::{NotRunning, controller_uid},
-    context::Context,
+    context::{Context, Refusal},
     engine::{Key, workers::Failure},
     killpoint,
     requeue::{Category, Outcome},
@@ -34,7 +35,7 @@ use status::Observed;
 pub use usernames::claimed;
 
 /// How long after a refusal workers are tried again, when no change of quota comes before.
-const REFUSED: Duration = Duration::from_secs(30);
+const REFUSED: Duration = Duration::from_secs(60);
 
 /// Why a reconcile of an Agent failed.
 #[derive(Debug, thiserror::Error)]
@@ -71,6 +72,7 @@ struct Facts {
 /// A step failed; it is tried again.
 pub async fn reconcile(ctx: Arc<Context>, key: Key) -> Result<Outcome, AgentError> {
     let Some(agent) = ctx.cluster.agents.get(&key.0, &key.1) else {
+        refusal::forget(&ctx, &key);
         undecodable(&ctx.client, &ctx.cluster.agents, &key, ctx.now()).await?;
         return Ok(Outcome::Settled);
     };
@@ -121,14 +123,28 @@ async fn work(ctx: &Context, facts: &Facts) -> Result<Observed, AgentError> {
         _ => 0,
     };
     let digest = template.as_ref().map(build::Template::digest).unwrap_or_default();
-    let todo = plan(&Wanted { replicas, template: &digest, now: facts.now }, &list);
+    let mut todo = plan(&Wanted { replicas, template: &digest, now: facts.now }, &list);
     observed.wanted = replicas;
     observed.crash = todo
         .crashing
         .as_ref()
         .map(|(n, name)| (*n, name.clone(), pods.iter().find(|p| p.name_any() == *name).and_then(|p| workers::last_words(p))));
     observed.again = todo.again;
+    let state = refusal::state(&ctx.cluster, &namespace, &digest, replicas);
+    if !todo.create.is_empty()
+        && let Some(refusal) = refusal::standing(ctx, agent, &state, facts.now)
+    {
+        todo.create.clear();
+        observed.again = Some(observed.again.map_or(refusal.until, |again| again.min(refusal.until)));
+        observed.refused = Some(refusal.message);
+    }
+    let missing = !todo.create.is_empty();
     carry_out(ctx, agent, template.as_ref(), &todo, &pods, &mut observed).await?;
+    if missing {
+        let until = facts.now.saturating_add(REFUSED).unwrap_or(facts.now);
+        refusal::remember(ctx, agent, observed.refused.clone().map(|message| Refusal { state, until, message }));
+        observed.again = observed.refused.as_ref().map_or(observed.again, |_| Some(observed.again.map_or(until, |again| again.min(until))));
+    }
     let after: Vec<_> =
         ctx.cluster.pods.in_namespace(&namespace).into_iter().filter(|p| controller_uid(p.as_ref()) == Some(&uid)).collect();
     observed.count(&after, &digest, facts.now);
@@ -159,7 +175,7 @@ async fn carry_out(
             Ok(made) => ctx.cluster.pods.learn(made),
             // Quota, limits, Pod security: people change them, so it is said and tried again, but not in a loop.
             Err(kube::Error::Api(status)) if matches!(status.code, 403 | 422) => {
-                observed.refused = Some(status.message.clone());
+                observed.refused = Some(refusal::words(&status.message, &pod.name_any()));
                 return Ok(());
             }
             Err(source) => {
@@ -180,6 +196,5 @@ fn next(facts: &Facts, observed: &Observed) -> Outcome {
         Err(NotRunning::NotStarted(_, at)) => Some(until(*at)),
         _ => None,
     };
-    let refused = observed.refused.as_ref().map(|_| REFUSED);
-    [observed.again.map(until), starts, refused].into_iter().flatten().min().map_or(Outcome::Settled, Outcome::At)
+    [observed.again.map(until), starts].into_iter().flatten().min().map_or(Outcome::Settled, Outcome::At)
 }
