@@ -1,6 +1,7 @@
 //! Core and `main` of the one server binary: lease, controllers, dispatch, Approvals, the server around the ledger.
 
 pub mod agent;
+pub mod anchors;
 pub mod apply;
 pub mod approval;
 pub mod closing;

@@ -82,15 +82,21 @@ async fn reconcile(guarded: Arc<DeserializeGuard<Approval>>, ctx: Arc<ApprovalCo
         ctx.gate.note(note(approval, OrgId { name: org_name, uid: snapshot.org_uid().to_owned() }, &standing)).await?;
         crate::killpoint::reached("approval-recorded");
     }
-    let status = status(approval, &standing, now);
-    if approval.status.as_ref() != Some(&status) {
-        let api: Api<Approval> = Api::namespaced(ctx.client.clone(), &namespace);
-        let patch = serde_json::json!({"metadata": {"resourceVersion": approval.resource_version()}, "status": status});
-        api.patch_status(&approval.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await?;
-    }
+    write(&ctx.client, approval, &standing, now).await?;
     let left = approval.spec.expires_at.0.duration_since(now).as_secs().clamp(0, 3_600);
     let left = Duration::from_secs(u64::try_from(left).unwrap_or_default() + 1);
     Ok(Action::requeue(left.min(SLOW)))
+}
+
+/// Writes the status if it differs, fenced by resourceVersion.
+pub(super) async fn write(client: &Client, approval: &Approval, standing: &Standing, now: jiff::Timestamp) -> Result<(), kube::Error> {
+    let status = status(approval, standing, now);
+    if approval.status.as_ref() == Some(&status) {
+        return Ok(());
+    }
+    let api: Api<Approval> = Api::namespaced(client.clone(), &approval.namespace().unwrap_or_default());
+    let patch = serde_json::json!({"metadata": {"resourceVersion": approval.resource_version()}, "status": status});
+    api.patch_status(&approval.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await.map(drop)
 }
 
 fn status(approval: &Approval, standing: &Standing, now: jiff::Timestamp) -> ApprovalStatus {

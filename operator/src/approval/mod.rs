@@ -12,7 +12,7 @@ use kube::{
 };
 use polity_api::{
     Approval, ApprovalSpec, ToolCall,
-    approval::{ActionRef, TargetRef},
+    approval::{ActionRef, ApprovalPhase, TargetRef},
     conditions,
     toolcall::Digest,
 };
@@ -92,6 +92,19 @@ pub async fn make(
         Err(kube::Error::Api(e)) if e.code == 409 => api.get(&name(call, id)).await,
         other => other,
     }
+}
+
+/// Ends an Approval that still waits, since its call no longer does. One that has ended stays as it is.
+///
+/// # Errors
+/// The API server failed.
+pub async fn withdraw(client: &Client, namespace: &str, call: &ToolCall, id: &str, why: &str, now: Timestamp) -> Result<(), kube::Error> {
+    let Some(approval) = find(client, namespace, call, id).await? else { return Ok(()) };
+    if approval.status.as_ref().and_then(|s| s.phase).is_some_and(|p| p != ApprovalPhase::Pending) {
+        return Ok(());
+    }
+    let standing = Standing { phase: ApprovalPhase::Withdrawn, requirements: Vec::new(), message: format!("the call no longer waits: {why}") };
+    controller::write(client, &approval, &standing, now).await
 }
 
 /// What an Approval's condition says.

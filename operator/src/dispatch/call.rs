@@ -282,6 +282,9 @@ impl Pass<'_> {
                 facts: std::collections::BTreeMap::new(),
             })
             .await?;
+        if self.call.status.as_ref().is_some_and(|s| s.approval.is_some()) {
+            approval::withdraw(&self.ctx.client, &self.namespace, self.call, &self.id, &decision.message, self.now).await?;
+        }
         if held {
             gate.release(Release { org: self.org.clone(), id: self.id.clone(), reason: decision.reason.to_owned(), by: EXECUTOR.to_owned() }).await?;
         }
