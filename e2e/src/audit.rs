@@ -60,5 +60,8 @@ pub fn position(cluster: &Cluster) -> Result<u64> {
 #[must_use]
 pub fn of_polity(writes: Vec<Write>) -> Vec<Write> {
     let asks = ["leases", "tokenreviews", "subjectaccessreviews"];
-    writes.into_iter().filter(|w| w.user.starts_with("system:serviceaccount:polity-system:polity-") && !asks.contains(&w.resource.as_str())).collect()
+    writes
+        .into_iter()
+        .filter(|w| w.user.starts_with("system:serviceaccount:polity-system:polity-") && !asks.contains(&w.resource.as_str()))
+        .collect()
 }

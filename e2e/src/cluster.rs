@@ -41,7 +41,8 @@ impl Cluster {
     }
 
     fn from_env(variable: &str) -> Result<Self> {
-        let path = |name: &str| std::env::var_os(name).map(PathBuf::from).with_context(|| format!("{name} is not set: run `cargo xtask test`"));
+        let path =
+            |name: &str| std::env::var_os(name).map(PathBuf::from).with_context(|| format!("{name} is not set: run `cargo xtask test`"));
         Ok(Self { kubeconfig: path(variable)?, bin: path("POLITY_E2E_BIN")? })
     }
 
@@ -93,7 +94,9 @@ impl Cluster {
     /// # Errors
     /// The account does not exist, or the file cannot be written.
     pub async fn account_kubeconfig(&self, account: &str, target: &Path) -> Result<()> {
-        let token = self.token(SYSTEM, account, TokenRequestSpec { audiences: Vec::new(), expiration_seconds: Some(86_400), ..Default::default() }).await?;
+        let token = self
+            .token(SYSTEM, account, TokenRequestSpec { audiences: Vec::new(), expiration_seconds: Some(86_400), ..Default::default() })
+            .await?;
         let mut kubeconfig: serde_json::Value = serde_json::from_slice(&std::fs::read(&self.kubeconfig)?)?;
         kubeconfig["users"][0]["user"] = serde_json::json!({"token": token});
         std::fs::write(target, kubeconfig.to_string())?;

@@ -22,11 +22,22 @@ pub async fn chart(cluster: &Cluster, webhook: &str) -> Result<()> {
     let url = format!("webhook.url={webhook}");
     let rendered = cluster.run(
         "helm",
-        &["template", "polity", path(&chart)?, "--namespace", SYSTEM, "--set", &url, "--set", "clusterCIDRs={10.213.0.0/16,10.214.0.0/16,10.215.0.0/16}"],
+        &[
+            "template",
+            "polity",
+            path(&chart)?,
+            "--namespace",
+            SYSTEM,
+            "--set",
+            &url,
+            "--set",
+            "clusterCIDRs={10.213.0.0/16,10.214.0.0/16,10.215.0.0/16}",
+        ],
     )?;
     let system = format!("{{apiVersion: v1, kind: Namespace, metadata: {{name: {SYSTEM}}}}}");
     manifests::apply(&client, &system).await?;
-    let (crds, rest): (Vec<_>, Vec<_>) = manifests::documents(&rendered)?.into_iter().partition(|d| d["kind"] == "CustomResourceDefinition");
+    let (crds, rest): (Vec<_>, Vec<_>) =
+        manifests::documents(&rendered)?.into_iter().partition(|d| d["kind"] == "CustomResourceDefinition");
     let names: BTreeSet<String> = crds.iter().filter_map(|d| d["metadata"]["name"].as_str().map(str::to_owned)).collect();
     for crd in crds {
         manifests::apply(&client, &crd.to_string()).await?;

@@ -241,7 +241,10 @@ impl Polity {
     /// Waits until core has filled the CA bundle of the webhook configurations.
     async fn webhooks_filled(&self) -> Result<()> {
         wait::until(Duration::from_secs(20), "caBundle in the webhook configurations", || async {
-            let text = self.cluster.run("kubectl", &["get", "validatingwebhookconfiguration,mutatingwebhookconfiguration", "polity", "-o", "json"]).map_err(|e| e.to_string())?;
+            let text = self
+                .cluster
+                .run("kubectl", &["get", "validatingwebhookconfiguration,mutatingwebhookconfiguration", "polity", "-o", "json"])
+                .map_err(|e| e.to_string())?;
             if text.contains("caBundle") { Ok(()) } else { Err("empty".to_owned()) }
         })
         .await

@@ -30,7 +30,11 @@ pub async fn play(polity: &Polity, namespace: &str, id: &str, exit_code: i32, st
     let http = client()?;
     let input = wait::until(Duration::from_secs(20), "the input of the run", || async {
         let answer = http.get(format!("{base}/input")).bearer_auth(&token).send().await.map_err(|e| e.to_string())?;
-        if answer.status().is_success() { Ok(answer) } else { Err(format!("{}: {}", answer.status(), answer.text().await.unwrap_or_default())) }
+        if answer.status().is_success() {
+            Ok(answer)
+        } else {
+            Err(format!("{}: {}", answer.status(), answer.text().await.unwrap_or_default()))
+        }
     })
     .await?;
     let input: serde_json::Value = input.json().await?;
@@ -48,7 +52,12 @@ pub async fn play(polity: &Polity, namespace: &str, id: &str, exit_code: i32, st
 /// # Errors
 /// The API server refuses.
 pub async fn pod_token(polity: &Polity, namespace: &str, pod: &str, uid: String) -> Result<String> {
-    let bound = BoundObjectReference { api_version: Some("v1".to_owned()), kind: Some("Pod".to_owned()), name: Some(pod.to_owned()), uid: Some(uid) };
+    let bound = BoundObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some("Pod".to_owned()),
+        name: Some(pod.to_owned()),
+        uid: Some(uid),
+    };
     let spec = TokenRequestSpec { audiences: vec!["polity".to_owned()], bound_object_ref: Some(bound), expiration_seconds: Some(600) };
     polity.cluster.token(namespace, "polity-tool", spec).await
 }

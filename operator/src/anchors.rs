@@ -38,7 +38,12 @@ pub async fn keep(gate: Arc<Gate>, cache: Arc<Cache>, stop: CancellationToken) {
                     known.insert(uid, head.seq);
                 }
                 Ok(Some(head)) if head.seq < last => {
-                    tracing::error!(org = name, anchored = last, head = head.seq, "the ledger has fewer records than were anchored: its tail is lost");
+                    tracing::error!(
+                        org = name,
+                        anchored = last,
+                        head = head.seq,
+                        "the ledger has fewer records than were anchored: its tail is lost"
+                    );
                 }
                 Ok(_) => {}
                 Err(error) => tracing::warn!(org = name, %error, "the chain's head cannot be read"),

@@ -1,6 +1,10 @@
 //! What every reconcile is given: client, caches, queues, the clock, and what the rest of core does when an Org closes.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
 use futures::future::BoxFuture;
 use jiff::Timestamp;
@@ -99,8 +103,8 @@ pub struct Context {
     pub cluster: Cluster,
     /// Queues.
     pub queues: Queues,
-    /// Held while quota is allocated and written: two Orgs of a tree must not both take what is left.
-    pub allocation: Mutex<()>,
+    /// By root Org; held while quota is allocated and written: two Orgs of a tree must not both take what is left.
+    allocations: std::sync::Mutex<HashMap<String, Arc<Mutex<()>>>>,
     /// Workers that the API server refused, by Agent: not tried again until something has changed or time has passed.
     pub refusals: std::sync::Mutex<HashMap<Key, Refusal>>,
     clock: Clock,
@@ -118,10 +122,18 @@ impl Context {
             closing,
             cluster: Cluster::default(),
             queues: Queues::default(),
-            allocation: Mutex::default(),
+            allocations: std::sync::Mutex::default(),
             refusals: std::sync::Mutex::default(),
             clock,
         })
+    }
+
+    /// The lock of a tree's quota.
+    pub fn allocation(&self, root: &str) -> Arc<Mutex<()>> {
+        let mut all = self.allocations.lock().unwrap_or_else(PoisonError::into_inner);
+        // Nobody holds or waits for these.
+        all.retain(|_, lock| Arc::strong_count(lock) > 1);
+        all.entry(root.to_owned()).or_default().clone()
     }
 
     /// Present time.

@@ -28,8 +28,7 @@ use crate::{
     anchors,
     approval::{self, ApprovalContext},
     closing::Closing,
-    config,
-    context, controllers, definitions,
+    config, context, controllers, definitions,
     dispatch::{self, CallContext, Gate, Runner, Settings},
     internal::{self, Internal},
     lease::{Elector, Timing},
@@ -51,7 +50,10 @@ pub async fn run(settings: config::Core, stop: CancellationToken) -> Result<()> 
     let metrics = prometheus::Registry::new();
     let leads = Arc::new(AtomicBool::new(false));
     let ready = leads.clone();
-    health.ready("lease", move || if ready.load(Ordering::Acquire) { Ok(()) } else { Err("waits for the ledger's lock or the lease".to_owned()) });
+    health.ready(
+        "lease",
+        move || if ready.load(Ordering::Acquire) { Ok(()) } else { Err("waits for the ledger's lock or the lease".to_owned()) },
+    );
     let admin = Listener::bind(settings.listen_admin)?;
     tasks.spawn(serve_plain(admin, admin_router(health.clone(), metrics.clone()), GRACE, stop.clone()));
 
@@ -71,10 +73,19 @@ pub async fn run(settings: config::Core, stop: CancellationToken) -> Result<()> 
     let fresh = snapshots.clone();
     health.ready("views", move || fresh.fresh().map_err(|e| e.to_string()));
     let guards = Guards::start(&client, &settings.common.namespace, &stop);
-    let names = CaConfig { edge_names: settings.edge_names.iter().filter(|n| !n.is_empty()).cloned().collect(), ..CaConfig::new(&settings.common.namespace) };
+    let names = CaConfig {
+        edge_names: settings.edge_names.iter().filter(|n| !n.is_empty()).cloned().collect(),
+        ..CaConfig::new(&settings.common.namespace)
+    };
     let ca = CaStore::new(client.clone(), names, clock.clone());
     tasks.spawn(ca.clone().run(stop.clone()));
-    let gate = Arc::new(Gate { ledger: ledger.clone(), snapshots: snapshots.clone(), guards, leadership: leadership.clone(), client: client.clone() });
+    let gate = Arc::new(Gate {
+        ledger: ledger.clone(),
+        snapshots: snapshots.clone(),
+        guards,
+        leadership: leadership.clone(),
+        client: client.clone(),
+    });
     let runner = Arc::new(Runner::new(
         gate.clone(),
         client.clone(),

@@ -74,7 +74,12 @@ pub async fn denied(polity: &Polity) -> Result<()> {
     let refused = calls.create(&PostParams::default(), &call(20, "mallory")).await;
     let Err(kube::Error::Api(answer)) = refused else { anyhow::bail!("not refused: {refused:?}") };
     ensure!(answer.code == 403, "{answer:?}");
-    for part in [format!("{name}/limits/not-mallory"), "PolicyDenied".to_owned(), "mallory is never paid".to_owned(), "pay somebody else".to_owned()] {
+    for part in [
+        format!("{name}/limits/not-mallory"),
+        "PolicyDenied".to_owned(),
+        "mallory is never paid".to_owned(),
+        "pay somebody else".to_owned(),
+    ] {
         ensure!(answer.message.contains(&part), "{part:?} is not in {:?}", answer.message);
     }
     Ok(())

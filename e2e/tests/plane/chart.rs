@@ -37,7 +37,13 @@ pub async fn renders(polity: &Polity) -> Result<()> {
 /// Values that must not get through.
 pub async fn refuses_values(polity: &Polity) -> Result<()> {
     let chart = repo().join("charts/polity").display().to_string();
-    for bad in ["core.replicas=2", "edge.replica=3", "webhook.url=http://edge:9443", "core.persistence.accessMode=ReadWriteMany", "edge.url=polity.example.com"] {
+    for bad in [
+        "core.replicas=2",
+        "edge.replica=3",
+        "webhook.url=http://edge:9443",
+        "core.persistence.accessMode=ReadWriteMany",
+        "edge.url=polity.example.com",
+    ] {
         let out = polity.cluster.run("helm", &["template", "polity", &chart, "--set", bad]);
         ensure!(out.is_err(), "{bad} was accepted");
     }

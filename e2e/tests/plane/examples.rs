@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use polity_e2e::{cluster::repo, parts::Polity, until};
+use polity_e2e::{cluster::repo, org_name, parts::Polity, until};
 
 /// A tree of four Orgs; the longest chain is quota granted from the root down.
 const LONG: Duration = Duration::from_secs(60);
@@ -31,15 +31,16 @@ pub async fn become_ready(polity: &Polity) -> Result<()> {
 /// The same organisation without `00-namespace.yaml`: a bare apply fails for what lives in the namespace that the Org is only
 /// about to get, and the second one is complete.
 pub async fn without_a_namespace_first(polity: &Polity) -> Result<()> {
-    let text = std::fs::read_to_string(repo().join("examples/hello/hello.yaml"))?.replace("hello", "hello-bare");
-    let file = polity.dir.join("hello-bare.yaml");
+    let name = org_name("bare");
+    let text = std::fs::read_to_string(repo().join("examples/hello/hello.yaml"))?.replace("hello", &name);
+    let file = polity.dir.join("bare.yaml");
     std::fs::write(&file, text)?;
     let file = file.display().to_string();
     let first = polity.cluster.run("kubectl", &["apply", "-f", &file]);
     ensure!(first.as_ref().is_err_and(|e| e.to_string().contains("not found")), "{first:?}");
-    all_ready(polity, &["get", "orgs.polity.dev", "hello-bare", "-o", "json"]).await?;
+    all_ready(polity, &["get", "orgs.polity.dev", &name, "-o", "json"]).await?;
     polity.cluster.run("kubectl", &["apply", "-f", &file])?;
-    all_ready(polity, &["get", "roles.polity.dev,tools.polity.dev", "-n", "hello-bare", "-o", "json"]).await
+    all_ready(polity, &["get", "roles.polity.dev,tools.polity.dev", "-n", &name, "-o", "json"]).await
 }
 
 /// Waits until every object that kubectl lists says Ready about its present generation; there must be at least one.

@@ -18,7 +18,11 @@ fn main() -> ExitCode {
     let listing = std::env::args().any(|a| a == "--list");
     let Ok(runtime) = tokio::runtime::Runtime::new() else { return ExitCode::FAILURE };
     let Ok(dir) = tempfile::Builder::new().prefix("polity-e2e-").tempdir() else { return ExitCode::FAILURE };
-    let started = if listing { Err(anyhow::anyhow!("listing")) } else { runtime.block_on(async { Polity::start(Cluster::plane()?, dir.path()).await }) };
+    let started = if listing {
+        Err(anyhow::anyhow!("listing"))
+    } else {
+        runtime.block_on(async { Polity::start(Cluster::plane()?, dir.path()).await })
+    };
     let polity = match started {
         Ok(polity) => polity,
         Err(error) => {

@@ -27,7 +27,10 @@ pub async fn becomes_ready(polity: &Polity) -> Result<()> {
     ensure!(!Api::<LimitRange>::namespaced(client.clone(), &name).list(&all).await?.items.is_empty(), "no LimitRange");
     let isolation = Api::<NetworkPolicy>::namespaced(client.clone(), &name).list(&all).await?;
     let default_deny = isolation.iter().any(|p| {
-        p.spec.as_ref().is_some_and(|s| s.pod_selector.clone().unwrap_or_default().match_labels.unwrap_or_default().is_empty() && s.policy_types.as_ref().is_some_and(|t| t.len() == 2))
+        p.spec.as_ref().is_some_and(|s| {
+            s.pod_selector.clone().unwrap_or_default().match_labels.unwrap_or_default().is_empty()
+                && s.policy_types.as_ref().is_some_and(|t| t.len() == 2)
+        })
     });
     ensure!(default_deny, "no default deny: {isolation:?}");
     let bindings = Api::<RoleBinding>::namespaced(client.clone(), &name).list(&all).await?;

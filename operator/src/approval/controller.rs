@@ -111,7 +111,12 @@ fn status(approval: &Approval, standing: &Standing, now: jiff::Timestamp) -> App
     };
     conditions::clear(&mut list, conditions::RECONCILING);
     conditions::set_status(&mut list, conditions::SUCCEEDED, word, reason, &standing.message, generation, now);
-    ApprovalStatus { observed_generation: generation, conditions: list, phase: Some(standing.phase), requirements: standing.requirements.clone() }
+    ApprovalStatus {
+        observed_generation: generation,
+        conditions: list,
+        phase: Some(standing.phase),
+        requirements: standing.requirements.clone(),
+    }
 }
 
 /// The record of an Approval's end: who said what, and what it was about.

@@ -48,7 +48,13 @@ fn spec(requirements: Vec<Requirement>, decisions: &[(&str, Answer)]) -> Approva
         expires_at: Time(Timestamp::from_second(1_000).unwrap()),
         decisions: decisions
             .iter()
-            .map(|(by, decision)| PersonDecision { by: (*by).to_owned(), decision: *decision, reason: None, at: Some(Time(at)), groups: vec![] })
+            .map(|(by, decision)| PersonDecision {
+                by: (*by).to_owned(),
+                decision: *decision,
+                reason: None,
+                at: Some(Time(at)),
+                groups: vec![],
+            })
             .collect(),
     }
 }
@@ -76,7 +82,8 @@ fn quorum_counts_agents_not_usernames() {
 fn requester_machines_and_strangers_never_count() {
     use Answer::Approve;
     for by in ["bot", "system:serviceaccount:x:y", "eve", "nobody"] {
-        let standing = evaluate(&spec(vec![requirement(Some("manager"), 1)], &[(by, Approve)]), &People, Timestamp::from_second(200).unwrap());
+        let standing =
+            evaluate(&spec(vec![requirement(Some("manager"), 1)], &[(by, Approve)]), &People, Timestamp::from_second(200).unwrap());
         assert_eq!(standing.phase, ApprovalPhase::Pending, "{by}");
         assert_eq!(standing.requirements[0].ignored.len(), 1, "{by}");
     }

@@ -103,7 +103,8 @@ pub async fn withdraw(client: &Client, namespace: &str, call: &ToolCall, id: &st
     if approval.status.as_ref().and_then(|s| s.phase).is_some_and(|p| p != ApprovalPhase::Pending) {
         return Ok(());
     }
-    let standing = Standing { phase: ApprovalPhase::Withdrawn, requirements: Vec::new(), message: format!("the call no longer waits: {why}") };
+    let standing =
+        Standing { phase: ApprovalPhase::Withdrawn, requirements: Vec::new(), message: format!("the call no longer waits: {why}") };
     controller::write(client, &approval, &standing, now).await
 }
 

@@ -93,8 +93,11 @@ pub async fn run(ctx: Arc<CallContext>, stop: CancellationToken) {
         .await;
 }
 
+// The controller's signature.
+#[allow(clippy::needless_pass_by_value)]
 fn on_error(call: Arc<DeserializeGuard<ToolCall>>, error: &Error, _: Arc<CallContext>) -> Action {
-    let soon = matches!(error, Error::Api(kube::Error::Api(e)) if e.code == 409) || matches!(error, Error::Ledger(Refused::StaleSnapshot { .. } | Refused::Contended));
+    let soon = matches!(error, Error::Api(kube::Error::Api(e)) if e.code == 409)
+        || matches!(error, Error::Ledger(Refused::StaleSnapshot { .. } | Refused::Contended));
     if !soon {
         tracing::warn!(call = %call.name_any(), namespace = ?call.namespace(), error = %error, source = ?std::error::Error::source(error), "a ToolCall could not be reconciled");
     }
@@ -133,7 +136,8 @@ async fn reconcile(guarded: Arc<DeserializeGuard<ToolCall>>, ctx: Arc<CallContex
     let Some(org_name) = ctx.snapshots.by_namespace(&namespace) else { return Ok(Action::requeue(SOON)) };
     let Ok(snapshot) = ctx.snapshots.get(&org_name) else { return Ok(Action::requeue(SOON)) };
     let org = OrgId { name: org_name, uid: snapshot.org_uid().to_owned() };
-    Pass { ctx: &ctx, call, id, namespace, org, snapshot, now }.go().await
+    // Boxed, as in `decide` below: the futures hold whole decisions.
+    Box::pin(Pass { ctx: &ctx, call, id, namespace, org, snapshot, now }.go()).await
 }
 
 /// Deletes an ended call when its time is over.
@@ -176,7 +180,7 @@ impl Pass<'_> {
             let canceled = plain(reasons::TASK_CANCELED, "its Task was canceled before it began".to_owned(), &self.snapshot);
             return self.deny(canceled, Phase::Canceled, held).await;
         }
-        self.decide(task, held).await
+        Box::pin(self.decide(task, held)).await
     }
 
     /// Decides on the stored object and acts on the verdict.
@@ -286,7 +290,13 @@ impl Pass<'_> {
             approval::withdraw(&self.ctx.client, &self.namespace, self.call, &self.id, &decision.message, self.now).await?;
         }
         if held {
-            gate.release(Release { org: self.org.clone(), id: self.id.clone(), reason: decision.reason.to_owned(), by: EXECUTOR.to_owned() }).await?;
+            gate.release(Release {
+                org: self.org.clone(),
+                id: self.id.clone(),
+                reason: decision.reason.to_owned(),
+                by: EXECUTOR.to_owned(),
+            })
+            .await?;
         }
         crate::killpoint::reached("call-denied");
         // Made before `begin` was refused, never allowed to start.
@@ -329,7 +339,13 @@ impl Pass<'_> {
         let approval = match approval {
             Some(approval) => approval,
             None => {
-                let text = subject::approval_text(&subject.verb, &subject.target, &subject.input, request.caller, request.task.map(|t| t.name.as_str()));
+                let text = subject::approval_text(
+                    &subject.verb,
+                    &subject.target,
+                    &subject.input,
+                    request.caller,
+                    request.task.map(|t| t.name.as_str()),
+                );
                 let digest = self.ctx.runner.gate.digest(&self.org, &text).await?;
                 approval::make(&self.ctx.client, &self.namespace, self.call, &self.id, &subject, &decision, digest, expires).await?
             }
@@ -395,7 +411,9 @@ impl Pass<'_> {
     /// What the gate's or ledger's refusal means for the call: a denial, another call's outcome, or try again.
     async fn refused(&self, refused: Refused, decision: Decision) -> Result<Action, Error> {
         let reason = match &refused {
-            Refused::LedgerUnavailable { .. } | Refused::StaleSnapshot { .. } | Refused::Contended | Refused::Fenced { .. } => return Err(refused.into()),
+            Refused::LedgerUnavailable { .. } | Refused::StaleSnapshot { .. } | Refused::Contended | Refused::Fenced { .. } => {
+                return Err(refused.into());
+            }
             Refused::IdempotencyReplay { id } => return self.replay(id).await,
             Refused::BudgetExceeded { .. } => reasons::BUDGET_EXCEEDED,
             Refused::IdempotencyKeyReused => reasons::IDEMPOTENCY_KEY_REUSED,
@@ -403,7 +421,9 @@ impl Pass<'_> {
             Refused::AdmissionNotEnforced { .. } => reasons::ADMISSION_NOT_ENFORCED,
             Refused::ApprovalMismatch { .. } => reasons::APPROVAL_MISMATCH,
             Refused::NoPodRuntime => reasons::NO_POD_RUNTIME,
-            Refused::AlreadyExecuted { .. } | Refused::NotFound { .. } | Refused::Invalid { .. } | Refused::PodRefused { .. } => reasons::ALREADY_EXECUTED,
+            Refused::AlreadyExecuted { .. } | Refused::NotFound { .. } | Refused::Invalid { .. } | Refused::PodRefused { .. } => {
+                reasons::ALREADY_EXECUTED
+            }
         };
         let held = self.ctx.runner.gate.ledger.attempt(&self.org, &self.id).await?.is_some_and(|a| a.state == State::Held);
         let denied = Decision { verdict: Verdict::Deny, reason, message: refused.to_string(), hint: String::new(), ..decision };
@@ -420,7 +440,15 @@ impl Pass<'_> {
         let mut status = status::ended(self.status(), &earlier, self.generation(), self.now);
         let message = format!("the same request ran before as {id}; this is its outcome");
         let good = status.phase == Some(Phase::Succeeded);
-        polity_api::conditions::set(&mut status.conditions, polity_api::conditions::SUCCEEDED, good, "IdempotencyReplay", &message, self.generation(), self.now);
+        polity_api::conditions::set(
+            &mut status.conditions,
+            polity_api::conditions::SUCCEEDED,
+            good,
+            "IdempotencyReplay",
+            &message,
+            self.generation(),
+            self.now,
+        );
         self.write(status).await?;
         Ok(Action::requeue(Duration::from_secs(1)))
     }
@@ -485,7 +513,11 @@ impl Pass<'_> {
     }
 
     fn idempotency(&self, args: &Value) -> Option<Idempotency> {
-        self.call.spec.idempotency_key.as_ref().map(|key| Idempotency { key: key.clone(), body: subject::body_digest(&self.call.spec, args) })
+        self.call
+            .spec
+            .idempotency_key
+            .as_ref()
+            .map(|key| Idempotency { key: key.clone(), body: subject::body_digest(&self.call.spec, args) })
     }
 
     fn generation(&self) -> i64 {

@@ -107,9 +107,11 @@ impl Gate {
         }
         let mismatch = |what: String| Refused::ApprovalMismatch { what };
         let api: Api<Approval> = Api::namespaced(self.client.clone(), snapshot.namespace());
-        let list = api.list(&ListParams::default()).await.map_err(|e| Refused::LedgerUnavailable { what: format!("reading Approvals: {e}") })?;
+        let list =
+            api.list(&ListParams::default()).await.map_err(|e| Refused::LedgerUnavailable { what: format!("reading Approvals: {e}") })?;
         for uid in &subject.verdict.approvals {
-            let approval = list.iter().find(|a| a.uid().as_deref() == Some(uid)).ok_or_else(|| mismatch(format!("no Approval of uid {uid}")))?;
+            let approval =
+                list.iter().find(|a| a.uid().as_deref() == Some(uid)).ok_or_else(|| mismatch(format!("no Approval of uid {uid}")))?;
             self.check_approval(approval, subject).await?;
             consume.push(format!("approval/{uid}"));
         }
@@ -126,7 +128,8 @@ impl Gate {
             return Err(mismatch("is for another call"));
         }
         let caller = Caller { username: subject.actor.username.clone(), ..Caller::default() };
-        let text = subject::approval_text(&subject.verb, &subject.target, &subject.input, &caller, subject.dims.get("task").map(String::as_str));
+        let text =
+            subject::approval_text(&subject.verb, &subject.target, &subject.input, &caller, subject.dims.get("task").map(String::as_str));
         let digest = self.digest(&subject.org, &text).await?;
         if digest.digest != approval.spec.digest.digest || digest.key_id != approval.spec.digest.key_id {
             return Err(mismatch("was given for something else: tool, input, caller or task differ"));

@@ -72,7 +72,10 @@ fn output(run: &Run, result: &ShimOutput) -> Result<Value, (&'static str, String
         let schema = Value::Object(schema.clone());
         let validator = jsonschema::validator_for(&schema).map_err(|e| (reasons::TOOL_NOT_READY, format!("output schema: {e}")))?;
         if let Err(error) = validator.validate(&value) {
-            return Err((reasons::INVALID_RESULT, format!("the result is not what outputSchema says, at {:?}: {error}", error.instance_path().to_string())));
+            return Err((
+                reasons::INVALID_RESULT,
+                format!("the result is not what outputSchema says, at {:?}: {error}", error.instance_path().to_string()),
+            ));
         }
     }
     Ok(value)
@@ -110,7 +113,8 @@ pub fn tool_started(pod: &Pod) -> bool {
     let statuses = pod.status.as_ref().and_then(|s| s.container_statuses.as_deref()).unwrap_or_default();
     statuses.iter().filter(|s| s.name == "tool").any(|s| {
         let state = s.state.as_ref();
-        state.is_some_and(|s| s.running.is_some() || s.terminated.is_some()) || s.last_state.as_ref().is_some_and(|s| s.terminated.is_some())
+        state.is_some_and(|s| s.running.is_some() || s.terminated.is_some())
+            || s.last_state.as_ref().is_some_and(|s| s.terminated.is_some())
     })
 }
 
@@ -128,7 +132,11 @@ pub fn trouble(pod: &Pod) -> Option<String> {
     });
     let exited = inits.iter().chain(tools).find_map(|s| {
         let ended = s.state.as_ref()?.terminated.as_ref()?;
-        (ended.exit_code != 0).then(|| format!("container {} exited with code {} {}", s.name, ended.exit_code, ended.reason.as_deref().unwrap_or_default()).trim().to_owned())
+        (ended.exit_code != 0).then(|| {
+            format!("container {} exited with code {} {}", s.name, ended.exit_code, ended.reason.as_deref().unwrap_or_default())
+                .trim()
+                .to_owned()
+        })
     });
     let conditions = status.conditions.as_deref().unwrap_or_default();
     let unscheduled = conditions.iter().find(|c| c.type_ == "PodScheduled" && c.status == "False").and_then(|c| c.message.clone());
@@ -146,7 +154,10 @@ pub fn hopeless(pod: &Pod) -> bool {
     let tools = status.container_statuses.as_deref().unwrap_or_default();
     inits.iter().chain(tools).any(|s| {
         let reason = s.state.as_ref().and_then(|s| s.waiting.as_ref()).and_then(|w| w.reason.as_deref());
-        matches!(reason, Some("ErrImageNeverPull" | "InvalidImageName" | "CreateContainerConfigError" | "CreateContainerError" | "RunContainerError"))
+        matches!(
+            reason,
+            Some("ErrImageNeverPull" | "InvalidImageName" | "CreateContainerConfigError" | "CreateContainerError" | "RunContainerError")
+        )
     })
 }
 

@@ -21,7 +21,7 @@ fn result(exit_code: i32, stdout: &str) -> ShimOutput {
     ShimOutput { exit_code, stdout: stdout.to_owned(), stderr_tail: "oops".to_owned(), timed_out: false, too_large: false }
 }
 
-fn pod(status: Value) -> Pod {
+fn pod(status: &Value) -> Pod {
     serde_json::from_value(json!({"metadata": {}, "status": status})).unwrap()
 }
 
@@ -58,15 +58,19 @@ fn a_tool_stopped_in_the_middle_is_unknown_unless_it_may_run_twice() {
 
 #[test]
 fn a_pod_that_never_started_its_tool_did_nothing() {
-    let waiting = pod(json!({"phase": "Pending", "containerStatuses": [{"name": "tool", "image": "", "imageID": "", "ready": false, "restartCount": 0,
-        "state": {"waiting": {"reason": "ErrImageNeverPull", "message": "no such image"}}}]}));
+    let waiting = pod(
+        &json!({"phase": "Pending", "containerStatuses": [{"name": "tool", "image": "", "imageID": "", "ready": false, "restartCount": 0,
+        "state": {"waiting": {"reason": "ErrImageNeverPull", "message": "no such image"}}}]}),
+    );
     assert!(hopeless(&waiting));
     let settle = lost(&run(false), Some(&waiting), "the Pod did not start");
     assert_eq!(settle.outcome, Some(Outcome::NotDone));
     assert!(settle.message.contains("ErrImageNeverPull no such image"), "{}", settle.message);
     assert!(settle.used.is_empty());
-    let ran = pod(json!({"phase": "Failed", "containerStatuses": [{"name": "tool", "image": "", "imageID": "", "ready": false, "restartCount": 0,
-        "state": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}}]}));
+    let ran = pod(
+        &json!({"phase": "Failed", "containerStatuses": [{"name": "tool", "image": "", "imageID": "", "ready": false, "restartCount": 0,
+        "state": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}}]}),
+    );
     assert_eq!(lost(&run(false), Some(&ran), "gone").outcome, Some(Outcome::Unknown));
     assert_eq!(lost(&run(false), None, "gone").outcome, Some(Outcome::Unknown), "a Pod that cannot be seen may have run");
 }

@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
     Capabilities, ConfigMapVolumeSource, Container, EmptyDirVolumeSource, EnvVar, Pod, PodSecurityContext, PodSpec, ProjectedVolumeSource,
-    ResourceRequirements, SeccompProfile, SecretVolumeSource, SecurityContext, ServiceAccountTokenProjection, Volume, VolumeMount, VolumeProjection,
+    ResourceRequirements, SeccompProfile, SecretVolumeSource, SecurityContext, ServiceAccountTokenProjection, Volume, VolumeMount,
+    VolumeProjection,
 };
 use k8s_openapi::apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::OwnerReference};
 use kube::api::ObjectMeta;
@@ -56,7 +57,11 @@ pub fn build(call: &ToolPod<'_>) -> Pod {
         mounts.push(mount(&name, &format!("{SECRETS}/{}", secret.name), true));
         volumes.push(Volume {
             name,
-            secret: Some(SecretVolumeSource { secret_name: Some(secret.name.clone()), default_mode: Some(0o444), ..SecretVolumeSource::default() }),
+            secret: Some(SecretVolumeSource {
+                secret_name: Some(secret.name.clone()),
+                default_mode: Some(0o444),
+                ..SecretVolumeSource::default()
+            }),
             ..Volume::default()
         });
     }
@@ -121,7 +126,11 @@ fn env(call: &ToolPod<'_>) -> Vec<EnvVar> {
 
 /// Token and CA certificate in one read-only volume.
 fn identity() -> Volume {
-    let token = ServiceAccountTokenProjection { audience: Some(names::AUDIENCE.to_owned()), expiration_seconds: Some(600), path: "token".to_owned() };
+    let token = ServiceAccountTokenProjection {
+        audience: Some(names::AUDIENCE.to_owned()),
+        expiration_seconds: Some(600),
+        path: "token".to_owned(),
+    };
     let ca = ConfigMapVolumeSource { name: names::CA_CONFIGMAP.to_owned(), ..ConfigMapVolumeSource::default() };
     Volume {
         name: "identity".to_owned(),

@@ -100,7 +100,13 @@ impl Runner {
             }
             Err(refused) => {
                 // A Pod that has begun under another attempt must stay; one that never will must go.
-                if !matches!(refused, Refused::AlreadyExecuted { .. } | Refused::LedgerUnavailable { .. } | Refused::StaleSnapshot { .. } | Refused::Contended) {
+                if !matches!(
+                    refused,
+                    Refused::AlreadyExecuted { .. }
+                        | Refused::LedgerUnavailable { .. }
+                        | Refused::StaleSnapshot { .. }
+                        | Refused::Contended
+                ) {
                     self.delete(&run.namespace, &run.id, pod.uid()).await;
                 }
                 Err(refused.into())
@@ -156,7 +162,10 @@ impl Runner {
 
     /// Deletes the call's Pod, only the one of that uid if given. Failure is left to the sweep.
     pub async fn delete(&self, namespace: &str, id: &str, uid: Option<String>) {
-        let params = DeleteParams { preconditions: uid.map(|uid| Preconditions { uid: Some(uid), resource_version: None }), ..DeleteParams::default() };
+        let params = DeleteParams {
+            preconditions: uid.map(|uid| Preconditions { uid: Some(uid), resource_version: None }),
+            ..DeleteParams::default()
+        };
         if let Err(error) = self.pods(namespace).delete(&subject::pod_name(id), &params).await
             && !matches!(&error, kube::Error::Api(e) if e.code == 404 || e.code == 409)
         {
@@ -203,7 +212,8 @@ impl Runner {
             return Err(ShimError::OtherPod);
         }
         let found = self.pods(&run.namespace).get_opt(&pod.pod_name).await.map_err(ShimError::Api)?.ok_or(ShimError::OtherPod)?;
-        let ours = found.uid().as_deref() == Some(&pod.pod_uid) && found.labels().get(polity_api::names::LABEL_NAME).map(String::as_str) == Some(id);
+        let ours = found.uid().as_deref() == Some(&pod.pod_uid)
+            && found.labels().get(polity_api::names::LABEL_NAME).map(String::as_str) == Some(id);
         if ours { Ok((attempt, run)) } else { Err(ShimError::OtherPod) }
     }
 

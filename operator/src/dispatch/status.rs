@@ -68,7 +68,14 @@ pub fn held_up(mut status: ToolCallStatus, reason: &str, message: &str, generati
 pub fn running(mut status: ToolCallStatus, decision: Shown, pod: PodRef, generation: i64, now: Timestamp) -> ToolCallStatus {
     set_unknown(&mut status, "Running", "the tool runs", generation, now);
     let started_at = status.started_at.clone().or(Some(Time(now)));
-    ToolCallStatus { observed_generation: generation, phase: Some(Phase::Running), decision: Some(decision), pod: Some(pod), started_at, ..status }
+    ToolCallStatus {
+        observed_generation: generation,
+        phase: Some(Phase::Running),
+        decision: Some(decision),
+        pod: Some(pod),
+        started_at,
+        ..status
+    }
 }
 
 /// A call whose attempt has ended, as the ledger has it.
@@ -132,7 +139,13 @@ fn tail(text: &str, most: usize) -> String {
 
 /// A call that begun before core was restarted: its decision is shown from what the ledger kept.
 #[must_use]
-pub fn resumed(status: ToolCallStatus, attempt: &Attempt, snapshot: &polity_policy::Snapshot, generation: i64, now: Timestamp) -> ToolCallStatus {
+pub fn resumed(
+    status: ToolCallStatus,
+    attempt: &Attempt,
+    snapshot: &polity_policy::Snapshot,
+    generation: i64,
+    now: Timestamp,
+) -> ToolCallStatus {
     let decision = status.decision.clone().unwrap_or_else(|| Shown {
         verdict: "Allow".to_owned(),
         reason: String::new(),

@@ -83,7 +83,12 @@ async fn deep(runner: &Runner, client: &Client, open: &[Attempt], clock: &Arc<dy
             Ok(list) => {
                 let alive: BTreeSet<String> = list.iter().filter_map(ResourceExt::uid).collect();
                 for attempt in held.into_iter().filter(|a| !alive.contains(&a.id)) {
-                    let release = Release { org: attempt.org.clone(), id: attempt.id.clone(), reason: "CallDeleted".to_owned(), by: names::CORE.to_owned() };
+                    let release = Release {
+                        org: attempt.org.clone(),
+                        id: attempt.id.clone(),
+                        reason: "CallDeleted".to_owned(),
+                        by: names::CORE.to_owned(),
+                    };
                     if let Err(error) = runner.gate.release(release).await {
                         tracing::warn!(call = attempt.id, %error, "giving back the hold of a deleted call failed");
                     }

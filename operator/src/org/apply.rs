@@ -147,7 +147,9 @@ async fn objects(ctx: &Context, facts: &Facts, checked: &Checked, foreign: bool,
 /// Allocates under the lock: gives back first what others no longer have, then takes what is free.
 async fn quota(ctx: &Context, facts: &Facts, foreign: bool, applied: &mut Applied) -> Result<(), OrgError> {
     let name = facts.org.name_any();
-    let _one_at_a_time = ctx.allocation.lock().await;
+    let root = facts.path.as_ref().ok().and_then(|p| p.first()).unwrap_or(&name);
+    let lock = ctx.allocation(root);
+    let _one_at_a_time = lock.lock().await;
     let before = units(&ctx.cluster, &name);
     let shares = allocate(&before);
     for unit in before.iter().filter(|u| u.name != name) {
