@@ -84,3 +84,44 @@ pub async fn allowed(client: &Client, subject: &Subject, access: Access<'_>) -> 
     let status = answer.map_err(|e| AccessError::Review(Box::new(e)))?.status.ok_or(AccessError::NoStatus)?;
     Ok(status.allowed && status.denied != Some(true))
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::{Json, Router, http::StatusCode, routing::post};
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// Allows `get` alone, denies `watch` although it is allowed, forgets the status of `list`, and fails for the rest.
+    async fn review(Json(mut review): Json<Value>) -> Result<Json<Value>, StatusCode> {
+        let attributes = &review["spec"]["resourceAttributes"];
+        assert_eq!(
+            (&attributes["resource"], &attributes["namespace"], &review["spec"]["user"]),
+            (&json!("secrets"), &json!("acme"), &json!("bo"))
+        );
+        let status = match attributes["verb"].as_str().unwrap() {
+            "get" => json!({"allowed": true}),
+            "create" => json!({"allowed": false}),
+            "watch" => json!({"allowed": true, "denied": true}),
+            "list" => Value::Null,
+            _ => return Err(StatusCode::INTERNAL_SERVER_ERROR),
+        };
+        review["status"] = status;
+        Ok(Json(review))
+    }
+
+    #[tokio::test]
+    async fn only_a_clear_yes_allows() {
+        let api = Router::new().route("/apis/authorization.k8s.io/v1/subjectaccessreviews", post(review));
+        let client = Client::new(api, "default");
+        let subject = Subject { username: "bo".into(), ..Subject::default() };
+        let ask = async |verb| {
+            allowed(&client, &subject, Access { verb, resource: "secrets", namespace: Some("acme"), ..Access::default() }).await
+        };
+        assert!(ask("get").await.unwrap());
+        assert!(!ask("create").await.unwrap());
+        assert!(!ask("watch").await.unwrap());
+        assert!(matches!(ask("list").await, Err(AccessError::NoStatus)));
+        assert!(matches!(ask("delete").await, Err(AccessError::Review(_))));
+    }
+}

@@ -14,6 +14,10 @@ use axum_server::{
     Handle,
     tls_rustls::{RustlsAcceptor, RustlsConfig},
 };
+use hyper_util::{
+    rt::{TokioExecutor, TokioTimer},
+    server::conn::auto::Builder,
+};
 use prometheus::{Registry, TextEncoder};
 use rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
@@ -85,7 +89,8 @@ pub async fn serve_tls(
     let handle = Handle::new();
     let _stop = stop_with(&handle, cancel, grace);
     let acceptor = RustlsAcceptor::new(RustlsConfig::from_config(Arc::new(tls))).handshake_timeout(Duration::from_secs(5));
-    let server = axum_server::from_tcp(listener.socket).map_err(fail)?.acceptor(acceptor).handle(handle);
+    let mut server = axum_server::from_tcp(listener.socket).map_err(fail)?.acceptor(acceptor).handle(handle);
+    be_impatient(server.http_builder());
     server.serve(router.into_make_service_with_connect_info::<SocketAddr>()).await.map_err(fail)
 }
 
@@ -98,8 +103,16 @@ pub async fn serve_plain(listener: Listener, router: Router, grace: Duration, ca
     let fail = |source| ServeError::Serve { address, source };
     let handle = Handle::new();
     let _stop = stop_with(&handle, cancel, grace);
-    let server = axum_server::from_tcp(listener.socket).map_err(fail)?.handle(handle);
+    let mut server = axum_server::from_tcp(listener.socket).map_err(fail)?.handle(handle);
+    be_impatient(server.http_builder());
     server.serve(router.into_make_service_with_connect_info::<SocketAddr>()).await.map_err(fail)
+}
+
+/// Who opens a connection and says nothing, or stops answering, is let go.
+fn be_impatient(builder: &mut Builder<TokioExecutor>) {
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(Some(Duration::from_secs(10)));
+    let mut http2 = builder.http2();
+    http2.timer(TokioTimer::new()).keep_alive_interval(Some(Duration::from_secs(20))).keep_alive_timeout(Duration::from_secs(10));
 }
 
 /// Stops the server behind the handle when cancelled. The task ends with the guard: a server that failed leaves none behind.

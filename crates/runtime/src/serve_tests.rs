@@ -68,3 +68,14 @@ async fn an_address_in_use_is_an_error() {
     let first = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
     assert!(matches!(Listener::bind(first.address()), Err(ServeError::Bind { .. })));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_connection_is_let_go() {
+    let (address, cancel, server) = serve(Router::new());
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(b"GET / HTT").await.unwrap();
+    let mut rest = Vec::new();
+    tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut rest)).await.unwrap().unwrap();
+    cancel.cancel();
+    server.await.unwrap().unwrap();
+}

@@ -64,3 +64,16 @@ pub fn init(config: &LogConfig) -> Result<(), LogError> {
     }
     .map_err(|e| LogError::Taken(e.to_string()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_format_or_filter_is_named() {
+        assert_eq!("json".parse(), Ok(LogFormat::Json));
+        assert!("xml".parse::<LogFormat>().unwrap_err().contains("xml"));
+        let error = init(&LogConfig { format: LogFormat::Text, filter: "polity=loud".to_owned() }).unwrap_err();
+        assert!(error.to_string().contains("polity=loud"), "{error}");
+    }
+}

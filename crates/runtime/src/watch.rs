@@ -1,7 +1,7 @@
 //! Our own watch loop for what decisions rest on: list in pages, then watch; every event, bookmark and successful connection is
 //! proof of life, told to a `Pulse`. Objects are decoded one by one, so that a single undecodable one is reported and stalls nothing.
 //!
-//! Never stalls in silence: a connection without an end is cut 10 s after the server should have ended it, failures are logged
+//! Never stalls in silence: a connection without an end is cut 5 s after the server should have ended it, failures are logged
 //! and tried again after 100 ms to 5 s, an expired version lists anew, and so does a version that failed three times.
 
 use std::{marker::PhantomData, sync::Arc, time::Duration};
@@ -21,8 +21,9 @@ use crate::{backoff::Backoff, pulse::Pulse};
 
 /// The server ends each watch after so many seconds; the reconnection is proof of life.
 const SERVER_TIMEOUT_SECONDS: u32 = 20;
-/// A watch that outlives its end by so much hangs on a dead connection.
-const OVERTIME: Duration = Duration::from_secs(10);
+/// A watch that outlives its end by so much hangs on a dead connection. Together less than the oldest proof of life that
+/// decisions take, so that one dead connection denies nothing.
+const OVERTIME: Duration = Duration::from_secs(5);
 /// Longest wait for the head of an answer, or for one page of a list.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Objects in a page.
