@@ -68,27 +68,35 @@ pub fn calls(cluster: &Cluster) -> Result<()> {
         let told = (1..=3).all(|n| log.lines().any(|line| outcome(line, n).is_some()));
         Ok(if told { Look::Done(log) } else { Look::NotYet(format!("its log so far:\n{log}")) })
     })?;
-    for n in 1..=3 {
-        print_last(&log, n);
-    }
-    let waiting = outcome_of(&log, 3).is_some_and(|line| line.contains("WaitingApproval"));
-    if !waiting {
-        println!("\n(The third call was approved before.)");
+    expect(&log, 1, &["Succeeded"])?;
+    expect(&log, 2, &["Denied"])?;
+    expect(&log, 3, &["WaitingApproval", "Succeeded"])?;
+    if !waits(&log) {
+        println!("\n(A person approved the third call before.)");
         return Ok(());
     }
     let approval = pending(cluster)?;
-    println!("\n{PERSON} approves {approval} (kubectl polity approve {approval} -n {NAMESPACE}):");
+    println!("\n{PERSON} approves {approval}, as `kubectl polity approve` would:");
     approve(cluster, &approval)?;
     let log = until(Duration::from_secs(90), "the approved call's end", || {
         let log = agent_log(cluster);
-        let last = outcome_of(&log, 3).unwrap_or_default();
-        Ok(if last.contains("WaitingApproval") { Look::NotYet(last) } else { Look::Done(log) })
+        Ok(if waits(&log) { Look::NotYet("it still waits".to_owned()) } else { Look::Done(log) })
     })?;
-    print_last(&log, 3);
-    match outcome_of(&log, 3) {
-        Some(line) if line.contains(": Succeeded") => Ok(()),
-        other => bail!("the approved call did not succeed: {}", other.unwrap_or_default()),
+    expect(&log, 3, &["Succeeded"])
+}
+
+/// Prints the last outcome of the n-th call, and fails when it is none of those it should be.
+fn expect(log: &str, n: usize, words: &[&str]) -> Result<()> {
+    let line = outcome_of(log, n).unwrap_or_default();
+    println!("  {line}");
+    if !words.iter().any(|word| line.contains(&format!(": {word}"))) {
+        bail!("call {n} should have ended {}", words.join(" or "));
     }
+    Ok(())
+}
+
+fn waits(log: &str) -> bool {
+    outcome_of(log, 3).is_some_and(|line| line.contains(": WaitingApproval"))
 }
 
 /// The log of the agent's Pod, empty while there is none.
@@ -108,10 +116,6 @@ fn outcome(line: &str, n: usize) -> Option<&str> {
 /// The last outcome of the n-th call.
 fn outcome_of(log: &str, n: usize) -> Option<String> {
     log.lines().rev().find_map(|line| outcome(line, n)).map(ToOwned::to_owned)
-}
-
-fn print_last(log: &str, n: usize) {
-    println!("  {}", outcome_of(log, n).unwrap_or_default());
 }
 
 fn pending(cluster: &Cluster) -> Result<String> {
@@ -141,5 +145,8 @@ mod tests {
                    CALL 3 pay amount=200: Succeeded {\"ok\":true}\n";
         assert_eq!(outcome_of(log, 3).as_deref(), Some("CALL 3 pay amount=200: Succeeded {\"ok\":true}"));
         assert_eq!(outcome_of(log, 1), None);
+        assert!(!waits(log));
+        assert!(expect(log, 3, &["Succeeded"]).is_ok());
+        assert!(expect(log, 3, &["Denied"]).is_err());
     }
 }
