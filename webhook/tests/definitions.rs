@@ -183,7 +183,7 @@ async fn roles() {
     let bad = json!({"grants": [{"tools": ["Payments", "a[b]"]}], "assignment": {"agents": ["alice", "alice"]}});
     mentions(refused(&create(role("lead", bad)).await, 422, reasons::INVALID_DEFINITION), &["\"Payments\"", "\"a[b]\"", "twice"]);
     let early = json!({"grants": [{"verbs": ["task.create"], "tools": ["x"]}], "reportsTo": {"name": "later"}, "assignment": {"agents": ["later"]}});
-    mentions(&accepted(&create(role("lead", early)).await).join("\n"), &["task.create", "Role \"later\"", "Agent \"later\""]);
+    mentions(&accepted(&create(role("lead", early)).await).join("\n"), &["task.create", "Role \"later\"", "Agent \"later\"", "Tool \"x\""]);
 
     refused(&create(role("lead", json!({"reportsTo": {"name": "lead"}}))).await, 422, reasons::REPORTING_CYCLE);
     let mut fixture = Fixture::default();

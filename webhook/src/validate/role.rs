@@ -35,11 +35,23 @@ pub(super) fn check(role: &Role, namespace: &str, world: &World) -> Outcome {
     match tree::org_of(world, namespace) {
         None => super::warn_no_org(&mut warnings, namespace),
         Some(org) => {
+            missing_tools(role, tree::name_of(org), world, &mut warnings);
             let name = role.metadata.name.clone().unwrap_or_default();
             reporting(role, &(namespace.to_owned(), name), tree::name_of(org), world, &mut problems, &mut warnings);
         }
     }
     problems.outcome(warnings)
+}
+
+/// Grants of Tools by exact name that are not there yet, or not visible from here.
+fn missing_tools(role: &Role, org: &str, world: &World, warnings: &mut Warnings) {
+    let known = world.tools_in_reach(org);
+    let named = role.spec.grants.iter().flat_map(|g| g.tools.iter().flatten());
+    for name in named.filter(|name| is_tool_glob(name) && !name.contains(['*', '?'])) {
+        if !known.iter().any(|tool| tool.name == *name) {
+            warnings.push(&format!("Tool {name:?} is not there yet"));
+        }
+    }
 }
 
 /// Tool names are DNS subdomains; `*` and `?` match within a name.
