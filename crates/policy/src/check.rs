@@ -153,6 +153,8 @@ pub fn check_policy<'a>(spec: &PolicySpec, tools: impl Iterator<Item = &'a ToolF
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::needless_pass_by_value, reason = "JSON is written in place")]
+
     use polity_api::Org;
     use serde_json::{Value, json};
 

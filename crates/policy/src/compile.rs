@@ -14,8 +14,10 @@ use polity_api::{
     policy::{Effect, PolicyRule, PolicySpec},
 };
 
+use serde::Serialize;
+
 use crate::{
-    Problem, ToolFacts,
+    Problem, ToolFacts, canon,
     cel::{
         check,
         program::{self, Parsed, Program},
@@ -23,6 +25,9 @@ use crate::{
     },
     tool::CompiledTool,
 };
+
+/// Most digests that are remembered; objects that are gone are forgotten with all others when it is reached.
+const MAX_DIGESTS: usize = 50_000;
 
 /// A Policy that was compiled, or why it could not be.
 #[derive(Debug, Default)]
@@ -157,6 +162,8 @@ fn compile(rule: &PolicyRule) -> Result<CompiledRule, Vec<Problem>> {
 pub struct CompileCache {
     policies: Mutex<HashMap<String, Arc<CompiledPolicy>>>,
     tools: Mutex<HashMap<String, Arc<CompiledTool>>>,
+    /// Uid of an object → its resourceVersion and the digest of its spec then.
+    digests: Mutex<HashMap<String, (String, String)>>,
 }
 
 impl fmt::Debug for CompileCache {
@@ -166,6 +173,22 @@ impl fmt::Debug for CompileCache {
 }
 
 impl CompileCache {
+    /// Digest of the spec of a stored object, computed once per version of it. Without uid and version (offline) it is computed each time.
+    pub(crate) fn digest<T: Serialize>(&self, uid: Option<&str>, version: Option<&str>, spec: &T) -> String {
+        let (Some(uid), Some(version)) = (uid, version) else { return canon::digest(spec) };
+        let lock = || self.digests.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, digest)) = lock().get(uid).filter(|(v, _)| v == version) {
+            return digest.clone();
+        }
+        let digest = canon::digest(spec);
+        let mut known = lock();
+        if known.len() >= MAX_DIGESTS {
+            known.clear();
+        }
+        known.insert(uid.to_owned(), (version.to_owned(), digest.clone()));
+        digest
+    }
+
     /// The compiled form of a Policy.
     pub(crate) fn policy(&self, digest: &str, spec: &PolicySpec) -> Arc<CompiledPolicy> {
         get(&self.policies, digest, || CompiledPolicy::new(spec))

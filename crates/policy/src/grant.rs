@@ -40,14 +40,18 @@ pub fn selects_tool(m: Option<&Match>, tool: &ToolFacts) -> bool {
     m.is_none_or(|m| any(&m.tools, |g| glob::matches(g, &tool.name)) && any(&m.risk, |label| tool.spec.risk.contains(label)))
 }
 
+/// Whether a match selects a Tool in an Org, whoever calls it.
+#[must_use]
+pub fn selects_place(m: Option<&Match>, tool: &ToolFacts, org: &str, path: &[String]) -> bool {
+    selects_tool(m, tool) && m.is_none_or(|m| any(&m.orgs, |o| o == org) && any(&m.units, |u| path.contains(u)))
+}
+
 /// Whether a match selects an action. `held` are the names of the caller's Roles in the Policy's own Org.
 #[must_use]
 pub fn selects(m: Option<&Match>, action: &Action<'_>, held: &[&str]) -> bool {
     let Some(m) = m else { return true };
-    selects_tool(Some(m), action.tool)
+    selects_place(Some(m), action.tool, action.org, action.path)
         && any(&m.verbs, |v| v == action.verb)
-        && any(&m.orgs, |o| o == action.org)
-        && any(&m.units, |u| action.path.contains(u))
         && any(&m.roles, |r| held.contains(&r.as_str()))
         && any(&m.groups, |g| action.groups.contains(g))
         && any(&m.agents, |a| a == action.agent)

@@ -41,11 +41,8 @@ pub(crate) fn apply(snapshot: &Snapshot, request: &Request<'_>, g: &Granted<'_>,
     let mut advisory = Vec::new();
     let mut spent = false;
     let action = snapshot.action(request, g);
-    let selecting: Vec<&PolicyInForce> = snapshot
-        .policies
-        .iter()
-        .filter(|p| grant::selects(p.policy.spec.matches.as_ref(), &action, &vars::held_in(g, &p.namespace)))
-        .collect();
+    let selects = |p: &&PolicyInForce| grant::selects(p.policy.spec.matches.as_ref(), &action, &vars::held_in(g, &p.namespace));
+    let selecting: Vec<&PolicyInForce> = snapshot.policies_for(g.tool).filter(selects).collect();
     let tool = g.tool;
     // what compiles is no part of the budget: a Policy and a Tool meet for the first time only once
     let typed: Vec<_> = selecting.iter().map(|p| p.compiled.typed(&p.policy.spec, &tool.facts, tool.compiled.args.as_ref())).collect();

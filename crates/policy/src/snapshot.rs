@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use jiff::Timestamp;
@@ -19,6 +19,7 @@ use crate::{
     AgentFacts, BudgetLimit, CompileCache, Key, ToolFacts, World, canon,
     chain::{Chain, Gate, Link},
     compile::CompiledPolicy,
+    grant,
     tool::{self, CompiledTool},
 };
 
@@ -62,6 +63,8 @@ pub(crate) struct RoleInForce {
 pub(crate) struct ToolInForce {
     pub facts: Arc<ToolFacts>,
     pub compiled: Arc<CompiledTool>,
+    /// Policies that may select it, by index, found when it is first called.
+    selecting: OnceLock<Vec<usize>>,
 }
 
 /// A Policy that binds here.
@@ -104,11 +107,13 @@ impl Snapshot {
         let mut force = BTreeSet::new();
         for link in &chain.links {
             s.take_budgets(link);
-            force.insert(format!("Org/{}/{}", uid(link.org.metadata.uid.as_deref()), canon::digest(&link.org.spec)));
+            let meta = &link.org.metadata;
+            let digest = cache.digest(meta.uid.as_deref(), meta.resource_version.as_deref(), &link.org.spec);
+            force.insert(format!("Org/{}/{digest}", uid(meta.uid.as_deref())));
             force.insert(format!("Namespace/{}/{}", link.name, link.namespace));
             if !link.namespace.is_empty() {
-                s.take_agents(world, link, &mut force);
-                s.take_roles(world, link, &mut force);
+                s.take_agents(world, link, cache, &mut force);
+                s.take_roles(world, link, cache, &mut force);
                 s.take_tools(world, link, cache, &mut force);
                 s.take_policies(world, link, cache, &mut force);
             }
@@ -148,12 +153,13 @@ impl Snapshot {
         }
     }
 
-    fn take_agents(&mut self, world: &World, link: &Link, force: &mut BTreeSet<String>) {
+    fn take_agents(&mut self, world: &World, link: &Link, cache: &CompileCache, force: &mut BTreeSet<String>) {
         for ((namespace, name), agent) in within(&world.agents, &link.namespace) {
             if agent.metadata.deletion_timestamp.is_some() {
                 continue;
             }
-            force.insert(format!("Agent/{}/{}", uid(agent.metadata.uid.as_deref()), canon::digest(&agent.spec)));
+            let digest = cache.digest(agent.metadata.uid.as_deref(), agent.metadata.resource_version.as_deref(), &agent.spec);
+            force.insert(format!("Agent/{}/{digest}", uid(agent.metadata.uid.as_deref())));
             let facts = |kind: AgentType| AgentFacts { namespace: namespace.clone(), name: name.clone(), kind: kind.name().to_owned() };
             let usernames = if agent.spec.type_ == AgentType::AI {
                 vec![names::service_account_username(namespace, &names::agent_account(name))]
@@ -178,13 +184,14 @@ impl Snapshot {
         }
     }
 
-    fn take_roles(&mut self, world: &World, link: &Link, force: &mut BTreeSet<String>) {
+    fn take_roles(&mut self, world: &World, link: &Link, cache: &CompileCache, force: &mut BTreeSet<String>) {
         for (key, role) in within(&world.roles, &link.namespace) {
             if role.metadata.deletion_timestamp.is_some() {
                 continue;
             }
             let usable = link.name == self.org || role.spec.export == Some(Export::Descendants);
-            force.insert(format!("Role/{}/{}", uid(role.metadata.uid.as_deref()), canon::digest(&role.spec)));
+            let digest = cache.digest(role.metadata.uid.as_deref(), role.metadata.resource_version.as_deref(), &role.spec);
+            force.insert(format!("Role/{}/{digest}", uid(role.metadata.uid.as_deref())));
             for holder in role.status.iter().flat_map(|s| &s.holders) {
                 let until = holder.until.as_ref().map(|t| t.0.to_string()).unwrap_or_default();
                 force.insert(format!("Holder/{}/{}/{until}", uid(role.metadata.uid.as_deref()), holder.agent));
@@ -199,10 +206,11 @@ impl Snapshot {
             if tool.metadata.deletion_timestamp.is_some() || !(own || tool.spec.export == Some(Export::Descendants)) {
                 continue;
             }
-            let facts = Arc::new(tool::facts(&link.org, tool));
+            let digest = cache.digest(tool.metadata.uid.as_deref(), tool.metadata.resource_version.as_deref(), &tool.spec);
+            let facts = Arc::new(tool::facts_with(&link.org, tool, digest));
             force.insert(format!("Tool/{}/{}", facts.uid, facts.digest));
             let compiled = cache.tool(&facts);
-            self.tools.insert((link.name.clone(), name.clone()), ToolInForce { facts, compiled });
+            self.tools.insert((link.name.clone(), name.clone()), ToolInForce { facts, compiled, selecting: OnceLock::new() });
         }
         for ((_, _, name), error) in broken(world, "Tool", &link.namespace) {
             self.broken_tools.insert((link.name.clone(), name.clone()), error.clone());
@@ -212,7 +220,7 @@ impl Snapshot {
     fn take_policies(&mut self, world: &World, link: &Link, cache: &CompileCache, force: &mut BTreeSet<String>) {
         // a Policy that is being deleted binds until it is gone
         for ((namespace, name), policy) in within(&world.policies, &link.namespace) {
-            let digest = canon::digest(&policy.spec);
+            let digest = cache.digest(policy.metadata.uid.as_deref(), policy.metadata.resource_version.as_deref(), &policy.spec);
             force.insert(format!("Policy/{}/{digest}", uid(policy.metadata.uid.as_deref())));
             let compiled = cache.policy(&digest, &policy.spec);
             let policy = Arc::clone(policy);
@@ -280,6 +288,13 @@ impl Snapshot {
 
     pub(crate) fn tool_in_force(&self, name: &str, org: Option<&str>) -> Option<&ToolInForce> {
         self.tools.get(&(org.unwrap_or(&self.org).to_owned(), name.to_owned()))
+    }
+
+    /// Policies whose match selects a Tool here whoever calls it.
+    pub(crate) fn policies_for<'a>(&'a self, tool: &'a ToolInForce) -> impl Iterator<Item = &'a PolicyInForce> {
+        let may = |p: &PolicyInForce| grant::selects_place(p.policy.spec.matches.as_ref(), &tool.facts, &self.org, &self.path);
+        let found = tool.selecting.get_or_init(|| self.policies.iter().enumerate().filter(|(_, p)| may(p)).map(|(i, _)| i).collect());
+        found.iter().filter_map(|i| self.policies.get(*i))
     }
 
     /// Roles in force that a user holds, as `namespace/name`.

@@ -28,13 +28,18 @@ pub struct CompiledTool {
 /// Facts of a stored Tool.
 #[must_use]
 pub fn facts(org: &Org, tool: &Tool) -> ToolFacts {
+    facts_with(org, tool, canon::digest(&tool.spec))
+}
+
+/// `facts` with the digest of its spec already known.
+pub(crate) fn facts_with(org: &Org, tool: &Tool, digest: String) -> ToolFacts {
     let price = tool.spec.price.as_ref().and_then(|p| money::parse_usd(&p.usd).ok());
     ToolFacts {
         org: org.metadata.name.clone().unwrap_or_default(),
         namespace: tool.metadata.namespace.clone().unwrap_or_default(),
         name: tool.metadata.name.clone().unwrap_or_default(),
         uid: tool.metadata.uid.clone().unwrap_or_default(),
-        digest: canon::digest(&tool.spec),
+        digest,
         micro_usd: price.unwrap_or_default(),
         spec: tool.spec.clone(),
     }
