@@ -289,6 +289,7 @@ fn build(config: &CoreConfig, certs: &Arc<Certs>) -> Result<reqwest::Client, Tls
         // A half-open connection must not cost every request its full time-out.
         .http2_keep_alive_interval(Duration::from_secs(5))
         .http2_keep_alive_timeout(Duration::from_secs(5))
+        .http2_keep_alive_while_idle(true)
         .build()
         .map_err(|source| TlsError::Client(source.to_string()))
 }
