@@ -136,9 +136,13 @@ fn what_grows_is_refused_before_it_runs() {
         chain(".map(a, string(a + a))"),
         chain(".map(a, [a, a][0])"),
         chain(".map(a, true ? a + a : a)"),
+        format!("[[], ['xxxxxxxxxx']].filter(l, size(l) > 0).map(l, l[0]){}.size() > 0", ".map(a, a + a)".repeat(8)),
     ] {
-        let faults = check(&program::parse(&text).unwrap(), &typed());
-        assert!(faults.iter().any(|f| f.message.contains("not build larger values")), "{text}: {faults:?}");
+        // also where no Tool is looked at, since the rule names no args
+        for args in [typed(), Ty::Dyn] {
+            let faults = check(&program::parse(&text).unwrap(), &args);
+            assert!(faults.iter().any(|f| f.message.contains("not build larger values")), "{text}: {faults:?}");
+        }
     }
 }
 

@@ -214,55 +214,80 @@ pub fn guard(schema: &Value) -> Result<(), String> {
     if !crate::canon::depth_within(schema, MAX_NESTED) {
         return Err(format!("nested deeper than {MAX_NESTED} levels"));
     }
-    let mut walk = Walk { root: schema, open: Vec::new(), known: BTreeMap::new(), recurring: 0 };
+    let mut walk = Walk { root: schema, open: Vec::new(), known: BTreeMap::new(), branching: 0, recurs: false };
     let size = walk.size(schema, false)?;
-    if size > MAX_EXPANDED {
+    if size.nodes > MAX_EXPANDED {
         return Err(format!("with references expanded it has more than {MAX_EXPANDED} parts"));
     }
-    if walk.recurring > 1 {
+    // a schema that recurs is walked once more for each level of the input
+    let most = if walk.recurs { MAX_NESTED / 2 } else { MAX_NESTED };
+    if size.height > most {
+        return Err(format!("with references expanded it is nested deeper than {most} levels"));
+    }
+    if walk.branching > 1 {
         return Err("recurs on more than one branch of anyOf, oneOf, allOf, not or if".to_owned());
     }
     Ok(())
 }
 
+/// Size of a schema with its references expanded.
+#[derive(Clone, Copy)]
+struct Size {
+    nodes: u64,
+    height: usize,
+}
+
+impl Size {
+    const ONE: Self = Self { nodes: 1, height: 0 };
+
+    /// With a part below it.
+    fn with(self, part: Self) -> Self {
+        Self { nodes: self.nodes.saturating_add(part.nodes), height: self.height.max(part.height + 1) }
+    }
+}
+
 struct Walk<'a> {
     root: &'a Value,
     open: Vec<&'a str>,
-    known: BTreeMap<&'a str, u64>,
-    recurring: usize,
+    known: BTreeMap<&'a str, Size>,
+    /// References back into a schema that is open, below a keyword that tries several schemas on the same value.
+    branching: usize,
+    /// Whether there are references back at all.
+    recurs: bool,
 }
 
 impl<'a> Walk<'a> {
-    fn size(&mut self, schema: &'a Value, branch: bool) -> Result<u64, String> {
+    fn size(&mut self, schema: &'a Value, branch: bool) -> Result<Size, String> {
         match schema {
-            Value::Array(items) => items.iter().try_fold(1_u64, |n, s| Ok(n.saturating_add(self.size(s, branch)?))),
+            Value::Array(items) => items.iter().try_fold(Size::ONE, |size, s| Ok(size.with(self.size(s, branch)?))),
             Value::Object(map) => {
-                let mut n = 1_u64;
+                let mut size = Size::ONE;
                 for (key, value) in map {
-                    n = n.saturating_add(match (key.as_str(), value) {
+                    size = size.with(match (key.as_str(), value) {
                         ("$ref", Value::String(target)) => self.target(target, branch)?,
                         ("$dynamicRef" | "$recursiveRef", _) => return Err(format!("{key} is not supported")),
-                        ("$defs" | "definitions" | "const" | "enum" | "default" | "examples", _) => 1,
+                        ("$defs" | "definitions" | "const" | "enum" | "default" | "examples", _) => Size::ONE,
                         ("anyOf" | "oneOf" | "allOf" | "not" | "if" | "then" | "else", v) => self.size(v, true)?,
                         (_, v) => self.size(v, branch)?,
                     });
                 }
-                Ok(n)
+                Ok(size)
             }
-            _ => Ok(1),
+            _ => Ok(Size::ONE),
         }
     }
 
-    fn target(&mut self, target: &'a str, branch: bool) -> Result<u64, String> {
+    fn target(&mut self, target: &'a str, branch: bool) -> Result<Size, String> {
         let Some(pointer) = target.strip_prefix('#') else {
             return Err(format!("$ref {target:?} leaves the schema; only references that start with # are followed"));
         };
         if self.open.contains(&target) || pointer.is_empty() {
-            self.recurring += usize::from(branch);
-            return Ok(1);
+            self.branching += usize::from(branch);
+            self.recurs = true;
+            return Ok(Size::ONE);
         }
-        if let Some(&n) = self.known.get(target) {
-            return Ok(n);
+        if let Some(&size) = self.known.get(target) {
+            return Ok(size);
         }
         let Some(found) = self.root.pointer(pointer) else {
             return Err(format!("$ref {target:?} names nothing in the schema"));
@@ -271,10 +296,10 @@ impl<'a> Walk<'a> {
             return Err(format!("references lead through more than {MAX_REFERENCES} others"));
         }
         self.open.push(target);
-        let n = self.size(found, branch)?;
+        let size = self.size(found, branch)?;
         self.open.pop();
-        self.known.insert(target, n);
-        Ok(n)
+        self.known.insert(target, size);
+        Ok(size)
     }
 }
 
@@ -293,12 +318,16 @@ mod tests {
         let chain = defs(20_000, &|i| if i == 19_999 { json!({}) } else { next(i) });
         let branching =
             json!({"n": {"anyOf": [{"properties": {"x": {"$ref": "#/$defs/n"}}}, {"properties": {"x": {"$ref": "#/$defs/n"}}}]}});
+        let steep = defs(20, &|i| (0..15).fold(if i == 19 { json!({}) } else { next(i) }, |s, _| json!({"allOf": [s]})));
+        let again = json!({"n": (0..20).fold(json!({"properties": {"x": {"$ref": "#/$defs/n"}}}), |s, _| json!({"allOf": [s]}))});
         let deep = (0..100).fold(json!({}), |s, _| json!({"properties": {"x": s}}));
         for (schema, want) in [
             (json!({"$ref": "#/$defs/d0", "$defs": doubling}), "expanded"),
             (json!({"$ref": "#/$defs/d0", "$defs": chain}), "lead through"),
             (json!({"$ref": "#/$defs/n", "$defs": branching}), "recurs on more than one branch"),
             (deep, "nested deeper"),
+            (json!({"$ref": "#/$defs/d0", "$defs": steep}), "is nested deeper than 64"),
+            (json!({"$ref": "#/$defs/n", "$defs": again}), "is nested deeper than 32"),
             (json!({"$ref": "https://example.com/a"}), "leaves the schema"),
             (json!({"$ref": "#/$defs/none"}), "names nothing"),
             (json!({"$dynamicRef": "#x"}), "not supported"),
@@ -321,6 +350,20 @@ mod tests {
         }
         let Ty::Object(root) = args(&tree, "t") else { panic!("an object") };
         assert!(matches!(&root.fields["root"].ty, Ty::Object(node) if node.fields["name"].ty == Ty::STRING));
+    }
+
+    #[test]
+    fn the_deepest_schemas_fit_a_small_stack() {
+        let small = std::thread::Builder::new().stack_size(1536 * 1024).spawn(|| {
+            let wide = (0..30).fold(json!({"type": "integer"}), |s, _| json!({"allOf": [s]}));
+            let again = json!({"$ref": "#/$defs/n", "$defs": {"n": (0..13).fold(json!({"properties": {"x": {"$ref": "#/$defs/n"}}}), |s, _| json!({"allOf": [s]}))}});
+            let input = (0..31).fold(json!({"x": 5}), |v, _| json!({"x": v}));
+            for schema in [wide, again] {
+                let validator = compile_schema(&schema).unwrap_or_else(|e| panic!("{e}"));
+                let _ = (validator.is_valid(&input), validator.iter_errors(&input).count());
+            }
+        });
+        assert!(small.unwrap().join().is_ok());
     }
 
     #[test]

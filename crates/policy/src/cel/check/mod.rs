@@ -15,7 +15,7 @@ use std::{
 use cel::common::ast::{ComprehensionExpr, EntryExpr, Expr, IdedExpr, ListExpr, LiteralValue, MapExpr, SelectExpr, operators as op};
 
 use super::{
-    program::{Fault, Parsed},
+    program::{self, Fault, Parsed},
     ty::Ty,
 };
 use crate::{suggest, vars};
@@ -38,7 +38,8 @@ fn faults(parsed: &Parsed, args: &Ty) -> Vec<Fault> {
         text: parsed.source.source.chars().collect(),
         variables: vars::types().into_iter().map(|(name, ty)| (name.to_owned(), ty)).chain([("args".to_owned(), args.clone())]).collect(),
         loops: Vec::new(),
-        strict: *args != Ty::Dyn,
+        // a rule that does not name args is not checked again for each Tool
+        strict: *args != Ty::Dyn || !names_args(&parsed.expr),
         types: HashMap::new(),
         copies: 0,
         faults: Vec::new(),
@@ -51,6 +52,11 @@ fn faults(parsed: &Parsed, args: &Ty) -> Vec<Fault> {
     checker.faults.dedup();
     checker.faults.truncate(MAX_FAULTS);
     checker.faults
+}
+
+/// Whether an expression names `args`.
+fn names_args(e: &IdedExpr) -> bool {
+    matches!(&e.expr, Expr::Ident(name) if name == "args") || program::children(e).into_iter().any(names_args)
 }
 
 struct Checker<'a> {
