@@ -61,7 +61,7 @@ impl Egress {
     /// # Errors
     /// The address is in one of the ranges.
     pub fn outside(&self, address: IpAddr) -> Result<(), Refused> {
-        refuse(self.everywhere.iter().chain(&self.outside), address)
+        refuse(&[&self.everywhere, &self.outside], address)
     }
 
     /// May a Service of the Tool's own namespace lead there?
@@ -69,7 +69,7 @@ impl Egress {
     /// # Errors
     /// The address is in a range that nobody reaches.
     pub fn service(&self, address: IpAddr) -> Result<(), Refused> {
-        refuse(self.everywhere.iter(), address)
+        refuse(&[&self.everywhere], address)
     }
 }
 
@@ -79,9 +79,9 @@ pub fn never() -> Vec<IpNet> {
     NEVER.iter().filter_map(|text| text.parse().ok()).collect()
 }
 
-fn refuse<'a>(ranges: impl Iterator<Item = &'a IpNet> + Clone, address: IpAddr) -> Result<(), Refused> {
+fn refuse(lists: &[&Vec<IpNet>], address: IpAddr) -> Result<(), Refused> {
     for face in faces(address) {
-        if let Some(range) = ranges.clone().find(|range| range.contains(&face)) {
+        if let Some(range) = lists.iter().flat_map(|list| list.iter()).find(|range| range.contains(&face)) {
             return Err(Refused { address, range: *range });
         }
     }

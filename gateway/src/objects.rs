@@ -181,6 +181,11 @@ fn refused(error: kube::Error) -> Problem {
     let reason = known.map_or(reasons::NOT_PERMITTED, |c| c.reason.as_str());
     let problem = match status.code {
         404 => Problem::not_found(status.message.clone()),
+        // The API server's quota admission: not counted yet, or used up. Both pass.
+        403 if status.message.contains("status unknown for quota") => Problem::unavailable(reasons::UNAVAILABLE, status.message.clone()),
+        403 if status.message.contains("exceeded quota") => {
+            Problem::new(StatusCode::TOO_MANY_REQUESTS, reasons::TOO_MANY_REQUESTS, status.message.clone())
+        }
         409 => Problem::new(StatusCode::CONFLICT, reasons::UNAVAILABLE, status.message.clone()),
         400 | 422 => Problem::invalid(status.message.clone()),
         403 => Problem::new(StatusCode::FORBIDDEN, reason, status.message.clone()),

@@ -12,10 +12,14 @@ use polity_runtime::identity::IdentityError;
 use serde::Serialize;
 
 /// An error as answered.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug)]
 pub struct Problem {
-    #[serde(skip)]
     status: StatusCode,
+    body: Box<Body>,
+}
+
+#[derive(Clone, Debug, Default, Serialize)]
+struct Body {
     /// Stable reason code.
     reason: String,
     /// What is wrong, for people.
@@ -37,15 +41,8 @@ pub struct Problem {
 impl Problem {
     /// A problem without further detail.
     pub fn new(status: StatusCode, reason: &str, message: impl Into<String>) -> Self {
-        Self {
-            status,
-            reason: reason.to_owned(),
-            message: message.into(),
-            hint: String::new(),
-            rules: Vec::new(),
-            snapshot: String::new(),
-            id: String::new(),
-        }
+        let body = Body { reason: reason.to_owned(), message: message.into(), ..Body::default() };
+        Self { status, body: Box::new(body) }
     }
 
     /// The request is malformed.
@@ -70,37 +67,40 @@ impl Problem {
             reasons::IDEMPOTENCY_KEY_REUSED | reasons::ALREADY_USED => StatusCode::CONFLICT,
             _ => StatusCode::FORBIDDEN,
         };
-        Self {
+        let body = Body {
+            reason: decision.reason.to_owned(),
+            message: decision.message.clone(),
             hint: decision.hint.clone(),
             rules: decision.rules.clone(),
             snapshot: decision.snapshot.clone(),
             id: id.to_owned(),
-            ..Self::new(status, decision.reason, decision.message.clone())
-        }
+        };
+        Self { status, body: Box::new(body) }
     }
 
     /// With what would pass.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = hint.into();
+        self.body.hint = hint.into();
         self
     }
 
-    /// One with every field, for the OpenAPI document's test.
+    /// One with every field, as JSON, for the OpenAPI document's test.
     #[cfg(test)]
-    pub fn full() -> Self {
+    pub fn full() -> serde_json::Value {
         let text = || "x".to_owned();
-        Self { hint: text(), rules: vec![text()], snapshot: text(), id: text(), ..Self::invalid("x") }
+        let body = Body { reason: text(), message: text(), hint: text(), rules: vec![text()], snapshot: text(), id: text() };
+        serde_json::to_value(body).unwrap()
     }
 
     /// The reason code.
     pub fn reason(&self) -> &str {
-        &self.reason
+        &self.body.reason
     }
 
     /// The message.
     pub fn message(&self) -> &str {
-        &self.message
+        &self.body.message
     }
 
     /// The status.
@@ -112,7 +112,7 @@ impl Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = self.status;
-        let mut response = (status, Json(self)).into_response();
+        let mut response = (status, Json(self.body)).into_response();
         let headers = response.headers_mut();
         match status {
             StatusCode::UNAUTHORIZED => {

@@ -237,7 +237,7 @@ impl Task {
     /// Begun by an earlier process of this replica. Without its claim on the object it never ran: it is taken back. With it, see `interrupted`.
     async fn left_behind(&self, gateway: &Arc<Gateway>, ask: &Ask, org: &OrgId, attempt: &Attempt) -> Result<(), Problem> {
         let api: Api<ToolCall> = Api::namespaced(gateway.client.clone(), &self.namespace);
-        let live = api.get_opt(&self.call.name_any()).await.map_err(unreachable)?;
+        let live = api.get_opt(&self.call.name_any()).await.map_err(|e| unreachable(&e))?;
         let claimed = live.as_ref().and_then(|c| c.status.as_ref()?.claim.as_ref()).is_some_and(|c| c.by == attempt.executor);
         if claimed {
             return self.interrupted(gateway, ask).await;
@@ -294,9 +294,9 @@ impl Task {
             match &error {
                 kube::Error::Api(status) if status.code == 404 => return Ok(false),
                 kube::Error::Api(status) if status.code < 500 && status.code != 409 && status.code != 429 => {
-                    return Err(unreachable(error));
+                    return Err(unreachable(&error));
                 }
-                _ if started.elapsed() > WRITE_PATIENCE => return Err(unreachable(error)),
+                _ if started.elapsed() > WRITE_PATIENCE => return Err(unreachable(&error)),
                 kube::Error::Api(status) if status.code == 409 => {}
                 _ => tokio::time::sleep(Duration::from_millis(200)).await,
             }
@@ -309,6 +309,6 @@ impl Task {
     }
 }
 
-fn unreachable(error: kube::Error) -> Problem {
+fn unreachable(error: &kube::Error) -> Problem {
     Problem::unavailable(reasons::UNAVAILABLE, format!("the API server: {error}"))
 }
