@@ -22,7 +22,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "polity-operator",
         &["polity-api", "polity-policy", "polity-plan", "polity-ledger", "polity-runtime", "polity-webhook", "polity-gateway"],
     ),
-    ("polity-cli", &["polity-api", "polity-policy", "polity-ledger"]),
+    ("kubectl-polity", &["polity-api", "polity-policy", "polity-ledger"]),
     ("polity-worker", &["polity-api"]),
     ("polity-shim", &[]),
     ("polity-e2e", &["polity-api", "polity-policy", "polity-ledger"]),

@@ -23,6 +23,9 @@ enum Verb {
         /// Install Debian packages that are missing, instead of naming them.
         #[arg(long)]
         install_packages: bool,
+        /// No node, even as root: what there is without root.
+        #[arg(long)]
+        plane_only: bool,
     },
     /// Stop what `up` started and remove what it made; logs stay.
     Down {
@@ -77,7 +80,7 @@ enum ClusterVerb {
 
 pub fn run() -> Result<()> {
     match Arguments::parse().verb {
-        Verb::Up { name, install_packages } => up::up(&name, install_packages),
+        Verb::Up { name, install_packages, plane_only } => up::up(&name, install_packages, plane_only),
         Verb::Down { name } => up::down(&name),
         Verb::Test { only, install_packages } => suite::run(&only, install_packages),
         Verb::Gen { check: true } => generate::check(),

@@ -53,7 +53,7 @@ pub fn import(cluster: &Cluster, image: &Written) -> Result<()> {
 pub fn host_binaries(features: &[&str]) -> Result<PathBuf> {
     let mut cargo = Command::new("cargo");
     cargo.current_dir(paths::root()).args(["build", "--locked", "--bins"]);
-    cargo.args(["--package", "polity-operator", "--package", "polity-cli"]);
+    cargo.args(["--package", "polity-operator", "--package", "kubectl-polity"]);
     if !features.is_empty() {
         cargo.args(["--features", &features.join(",")]);
     }

@@ -11,10 +11,11 @@ use crate::{host, install, packages, product, ready, show, upstream};
 const EXAMPLE: &str = "examples/acme/";
 
 /// Brings everything up, or up to date.
-pub fn up(name: &str, install_packages: bool) -> Result<()> {
+pub fn up(name: &str, install_packages: bool, plane_only: bool) -> Result<()> {
     let started = Instant::now();
     let cluster = Cluster::named(name)?;
-    if node_possible() {
+    let node = !plane_only && node_possible();
+    if node {
         heading("Debian packages for the node");
         packages::ensure(install_packages)?;
     } else {
@@ -23,7 +24,7 @@ pub fn up(name: &str, install_packages: bool) -> Result<()> {
     }
     heading("Upstream binaries (e2e/cluster)");
     upstream::binaries()?;
-    if node_possible() {
+    if node {
         on_node(&cluster)?;
     } else {
         on_plane(&cluster)?;
