@@ -10,7 +10,7 @@ use k8s_openapi::api::{
     rbac::v1::RoleBinding,
 };
 use kube::{Resource, ResourceExt, api::ObjectMeta};
-use polity_api::{Agent, Org, Policy, Role, Task, Tool, names};
+use polity_api::{Agent, Org, Policy, Role, Task, Tool, names, reasons};
 use polity_plan::tree::{self, Broken, Link};
 use polity_policy::{NamespaceFacts, World};
 
@@ -113,7 +113,18 @@ impl Cluster {
                 return Err(NotRunning::NotStarted(name, at));
             }
         }
-        Ok(())
+        // The calls of a worker that starts earlier would be refused by the quota. Counted once, it stays so.
+        let calls = "count/toolcalls.polity.dev".to_owned();
+        let counts = self.orgs.get("", org).is_some_and(|o| self.uncounted(o.wanted_namespace(), std::iter::once(&calls)).is_empty());
+        if counts { Ok(()) } else { Err(NotRunning::NotCounted(org.to_owned())) }
+    }
+
+    /// Which of these resources the namespace's ResourceQuota limits but Kubernetes does not count yet.
+    #[must_use]
+    pub fn uncounted<'a>(&self, namespace: &str, resources: impl Iterator<Item = &'a String>) -> Vec<String> {
+        let quota = self.quotas.get(namespace, names::ORG_OBJECT);
+        let counted = quota.as_ref().and_then(|q| q.status.as_ref()).and_then(|s| s.hard.as_ref());
+        resources.filter(|r| counted.is_none_or(|c| !c.contains_key(*r))).cloned().collect()
     }
 
     /// What the check of a Policy reads.
@@ -141,9 +152,25 @@ pub enum NotRunning {
     /// Suspended.
     #[error("Org {0} is suspended")]
     Suspended(String),
+    /// Kubernetes does not count the quota's resources yet.
+    #[error("the quota of Org {0} is not counted by Kubernetes yet")]
+    NotCounted(String),
     /// Before its time.
     #[error("Org {0} starts at {1}")]
     NotStarted(String, jiff::Timestamp),
+}
+
+impl NotRunning {
+    /// Its reason code.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Broken(_) => reasons::ANCESTRY_BROKEN,
+            Self::Deleting(_) => reasons::ORG_DELETING,
+            Self::Suspended(_) | Self::NotStarted(..) => reasons::ORG_SUSPENDED,
+            Self::NotCounted(_) => reasons::ORG_NOT_READY,
+        }
+    }
 }
 
 /// Name of the parent.

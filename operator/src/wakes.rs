@@ -78,6 +78,9 @@ pub fn org(ctx: &Context, change: &Change<Org>) {
         ctx.queues.org(org);
         inhabitants(ctx, org);
     }
+    if let Some(gone) = change.old.as_ref().filter(|_| change.new.is_none()) {
+        inhabitants_of(ctx, gone.wanted_namespace());
+    }
 }
 
 /// Policies of the Org and of those above it.
@@ -89,8 +92,13 @@ fn policies_above(ctx: &Context, org: &str) {
 
 /// Everything in the namespace of an Org that looks at its Org.
 fn inhabitants(ctx: &Context, org: &str) {
-    let Some(org) = ctx.cluster.orgs.get("", org) else { return };
-    let namespace = org.wanted_namespace();
+    if let Some(org) = ctx.cluster.orgs.get("", org) {
+        inhabitants_of(ctx, org.wanted_namespace());
+    }
+}
+
+/// Everything in a namespace that looks at the Org of it.
+fn inhabitants_of(ctx: &Context, namespace: &str) {
     for key in ctx.cluster.agents.keys_in(namespace) {
         ctx.queues.agents.add(key);
     }

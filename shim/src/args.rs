@@ -15,7 +15,7 @@ pub struct Args {
 pub enum Command {
     /// Copy this program into a directory (what the init container does).
     Install {
-        /// Directory, e.g. `/polity/bin`.
+        /// Directory, e.g. `/run/polity/bin`.
         directory: PathBuf,
     },
     /// Run a command with the call's input and post its result.
@@ -47,7 +47,7 @@ pub struct Settings {
     #[arg(long, env = "POLITY_TIMEOUT_SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub timeout_seconds: u64,
     /// Directory with the tool's secrets; their values are masked in what is kept of stderr.
-    #[arg(long, env = "POLITY_SECRETS_DIR", default_value = "/polity/secrets")]
+    #[arg(long, env = "POLITY_SECRETS_DIR", default_value = "/run/polity/secrets")]
     pub secrets_dir: PathBuf,
     /// How long to go on asking for the input, which may not be known at once, before giving up without a start.
     #[arg(long, env = "POLITY_INPUT_PATIENCE_SECONDS", default_value_t = 120)]

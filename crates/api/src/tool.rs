@@ -104,7 +104,7 @@ pub struct Container {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub env: Vec<EnvVar>,
-    /// Secrets, mounted as files under `/polity/secrets/NAME/KEY`. The author of the Tool must be allowed to read each; values are masked in what is kept of stderr.
+    /// Secrets, mounted as files under `/run/polity/secrets/NAME/KEY`. The author of the Tool must be allowed to read each; values are masked in what is kept of stderr.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub secrets: Vec<SecretRef>,

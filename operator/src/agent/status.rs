@@ -81,7 +81,7 @@ fn workers(writer: &mut Writer<'_>, facts: &Facts, observed: &Observed) {
         (None, ..) => {
             writer.summary(false, false, reasons::ORG_NOT_READY, "No worker runs: this namespace belongs to no Org that is ready.");
         }
-        (_, Err(why), ..) => writer.summary(observed.replicas == 0, false, reasons::ORG_SUSPENDED, &format!("No worker runs: {why}.")),
+        (_, Err(why), ..) => writer.summary(observed.replicas == 0, false, why.reason(), &format!("No worker runs: {why}.")),
         (_, _, Some(why), _) => writer.summary(false, false, reasons::SCALING_LIMITED, why),
         (_, _, _, Some(crash)) => writer.summary(false, false, reasons::CRASH_LOOPING, &crash),
         _ if current >= wanted && observed.replicas == *wanted => {

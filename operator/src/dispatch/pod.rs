@@ -17,11 +17,11 @@ use polity_api::{agent::Resources, names, tool::Container as ToolContainer};
 use polity_runtime::subject;
 
 /// Where the shim is copied to.
-const BIN: &str = "/polity/bin";
+const BIN: &str = "/run/polity/bin";
 /// Where token and CA are mounted.
-const IDENTITY: &str = "/polity/identity";
+const IDENTITY: &str = "/run/polity/identity";
 /// Where the tool's Secrets are mounted, one directory each.
-const SECRETS: &str = "/polity/secrets";
+const SECRETS: &str = "/run/polity/secrets";
 
 /// What a Pod is built from.
 pub struct ToolPod<'a> {
@@ -235,9 +235,9 @@ mod tests {
     #[test]
     fn runs_the_tool_under_the_shim_within_its_time() {
         let pod = serde_json::to_value(pod()).unwrap();
-        assert_eq!(pod["spec"]["containers"][0]["command"], serde_json::json!(["/polity/bin/polity-shim", "run", "--", "/pay", "now"]));
+        assert_eq!(pod["spec"]["containers"][0]["command"], serde_json::json!(["/run/polity/bin/polity-shim", "run", "--", "/pay", "now"]));
         assert_eq!(pod["spec"]["activeDeadlineSeconds"], 90);
         assert_eq!(pod["metadata"]["name"], "call-u-1");
-        assert!(pod["spec"]["containers"][0]["volumeMounts"].to_string().contains("/polity/secrets/bank"));
+        assert!(pod["spec"]["containers"][0]["volumeMounts"].to_string().contains("/run/polity/secrets/bank"));
     }
 }

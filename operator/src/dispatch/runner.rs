@@ -195,6 +195,10 @@ impl Runner {
         self.gate.settle(outcome::posted(&run, &result.output)).await?;
         crate::killpoint::reached("call-settled");
         self.announce(id);
+        if run.call.is_none() {
+            // With a ToolCall its controller does this, once the end is in the status.
+            self.delete(&run.namespace, id, Some(result.pod.pod_uid.clone())).await;
+        }
         Ok(())
     }
 

@@ -10,13 +10,13 @@ use polity_ledger::{Amounts, Attempt, Outcome, Release, Settle, State};
 use polity_runtime::clock::Clock;
 use tokio_util::sync::CancellationToken;
 
-use super::runner::{EXECUTOR, Runner, gated};
+use super::runner::{EXECUTOR, Runner};
 
 /// How often to look.
 const EVERY: Duration = Duration::from_secs(2);
 /// Every so many looks, also look for what has no attempt any more.
 const DEEP: u64 = 15;
-/// A gated Pod without an attempt is left alone for so long, since its `begin` may be under way.
+/// A Pod without an open attempt is left alone for so long, since its `begin` may be under way.
 const YOUNG: i64 = 60;
 
 /// Sweeps until told to stop.
@@ -71,7 +71,7 @@ async fn one(runner: &Runner, attempt: &Attempt, clock: &Arc<dyn Clock>) {
     }
 }
 
-/// Lapses holds, gives back holds whose ToolCall is gone, and removes gated Pods that nothing will ever begin.
+/// Lapses holds, gives back holds whose ToolCall is gone, and removes Pods of calls without an object that will never begin or have ended.
 async fn deep(runner: &Runner, client: &Client, open: &[Attempt], clock: &Arc<dyn Clock>) {
     if let Err(error) = runner.gate.ledger.expire(runner.gate.epoch()).await {
         tracing::warn!(%error, "lapsing holds failed");
@@ -100,7 +100,7 @@ async fn deep(runner: &Runner, client: &Client, open: &[Attempt], clock: &Arc<dy
     let selector = format!("{}={},{}=ToolCall", names::LABEL_MANAGED_BY, names::MANAGED_BY, names::LABEL_KIND);
     let pods: Api<Pod> = Api::all(client.clone());
     let Ok(pods) = pods.list(&ListParams::default().labels(&selector)).await else { return };
-    for pod in pods.iter().filter(|p| gated(p)) {
+    for pod in &pods {
         let Some(id) = pod.labels().get(names::LABEL_NAME) else { continue };
         let age = pod.creation_timestamp().map_or(0, |t| clock.now().duration_since(t.0).as_secs());
         if age > YOUNG && !open.iter().any(|a| &a.id == id) && pod.owner_references().is_empty() {

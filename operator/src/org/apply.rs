@@ -35,6 +35,8 @@ pub struct Applied {
     pub share: Option<Share>,
     /// What of the quota is in force.
     pub hard: Option<Amounts>,
+    /// Resources that Kubernetes does not count yet: until it does, it refuses every creation of them.
+    pub uncounted: Vec<String>,
     /// An object that has the name of ours.
     pub taken: Option<Stop>,
     /// Everything was applied.
@@ -159,6 +161,7 @@ async fn quota(ctx: &Context, facts: &Facts, foreign: bool, applied: &mut Applie
     }
     let Some(share) = allocate(&units(&ctx.cluster, &name)).remove(&name) else { return Ok(()) };
     apply_child(ctx, &build::resource_quota(&facts.org, &share.hard), foreign).await?;
+    applied.uncounted = ctx.cluster.uncounted(facts.org.wanted_namespace(), share.hard.keys());
     applied.hard = Some(share.hard.clone());
     applied.share = Some(share);
     Ok(())

@@ -106,6 +106,10 @@ fn quota(checked: &Checked, applied: &Applied, there: bool) -> Result<String, St
         Some(Shortfall::NotYetFree { resource }) => {
             Err(waiting(reasons::QUOTA_IN_USE, format!("Waits until other Orgs have given back enough of {resource}.")))
         }
+        None if !applied.uncounted.is_empty() => {
+            let list = applied.uncounted.join(", ");
+            Err(waiting("QuotaNotCounted", format!("Kubernetes does not count {list} yet (after an installation this takes up to a minute).")))
+        }
         None if unasked.is_empty() => Ok("In force.".to_owned()),
         None => Ok(format!("In force. The parent limits {}, of which this Org asks nothing and has nothing.", unasked.join(", "))),
     }

@@ -50,3 +50,39 @@ fn status(policy: &Policy, check: Option<&PolicyCheck>, now: Timestamp) -> Polic
     }
     status
 }
+
+#[cfg(test)]
+mod tests {
+    use polity_api::conditions;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_condition_is_what_the_check_says_and_stays_at_rest() {
+        let mut policy: Policy = serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "acme", "generation": 4},
+            "spec": {"rules": [{"name": "max", "expression": "args.amount <= 500", "effect": "Deny"}]}}))
+        .unwrap();
+        let check = check_policy(&policy.spec, std::iter::empty());
+        let one = status(&policy, Some(&check), Timestamp::UNIX_EPOCH);
+        assert!(
+            one.conditions.iter().any(|c| c.type_ == conditions::READY && c.status == "False" && c.reason == reasons::TOOL_NOT_FOUND),
+            "{:?}",
+            one.conditions
+        );
+        assert_eq!((one.rules, one.observed_generation), (Some(1), 4));
+        policy.status = Some(one.clone());
+        assert_eq!(status(&policy, Some(&check), Timestamp::MAX), one);
+        policy.spec.rules[0].expression = "args.amount <= ".to_owned();
+        let broken = status(&policy, Some(&check_policy(&policy.spec, std::iter::empty())), Timestamp::UNIX_EPOCH);
+        assert!(conditions::is_true(&broken.conditions, conditions::STALLED), "{:?}", broken.conditions);
+        assert_eq!(
+            status(&policy, None, Timestamp::UNIX_EPOCH)
+                .conditions
+                .iter()
+                .find(|c| c.type_ == conditions::READY)
+                .map(|c| c.reason.as_str()),
+            Some(reasons::ORG_NOT_READY)
+        );
+    }
+}
