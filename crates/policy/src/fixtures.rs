@@ -172,3 +172,64 @@ fn compare(expect: &Expect, got: &Decision) -> Vec<String> {
     }
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn world() -> World {
+        let object = |kind: &str, name: &str, spec: Value| json!({"apiVersion": "polity.dev/v1alpha1", "kind": kind, "metadata": {"name": name, "namespace": "a"}, "spec": spec});
+        World::from_objects(vec![
+            json!({"apiVersion": "polity.dev/v1alpha1", "kind": "Org", "metadata": {"name": "a"}, "spec": {}}),
+            object("Agent", "bot", json!({"type": "AI", "image": "i", "command": ["c"]})),
+            object("Role", "r", json!({"grants": [{"tools": ["*"]}], "jobSpace": "audit", "assignment": {"agents": ["bot"]}})),
+            object("Tool", "t", json!({"runtime": {}})),
+            object(
+                "Policy",
+                "p",
+                json!({"mode": "Warn", "rules": [{"name": "late", "expression": "now < timestamp('2026-02-01T00:00:00Z')", "effect": "Deny"}]}),
+            ),
+        ])
+    }
+
+    fn run_one(fixture: Value) -> FixtureResult {
+        let fixture: Fixture = serde_json::from_value(fixture).unwrap();
+        run_fixtures(&world(), &[fixture]).remove(0)
+    }
+
+    #[test]
+    fn compares_what_is_given_and_says_what_differs() {
+        let task = json!({"name": "t", "jobSpace": "audit"});
+        let fixture = |expect: Value| json!({"name": "x", "org": "a", "agent": "bot", "tool": "t", "task": task, "expect": expect});
+        assert!(run_one(fixture(json!({"verdict": "Allow", "rules": [], "advisory": []}))).passed());
+        let wrong = run_one(fixture(json!({"verdict": "Deny", "reason": "PolicyDenied", "rules": ["a/p/late"]})));
+        assert_eq!(wrong.failures.len(), 3, "{wrong:?}");
+        assert!(wrong.failures[0].starts_with("verdict: expected Deny, got Allow"));
+        let mut later = fixture(json!({"verdict": "Allow", "advisory": ["a/p/late"]}));
+        later["now"] = json!("2026-03-01T00:00:00Z");
+        assert!(run_one(later).passed());
+        let mut bare = fixture(json!({"verdict": "Deny", "reason": "NotGranted"}));
+        bare["task"] = Value::Null;
+        bare["jobSpace"] = json!("audit");
+        assert!(run_one(bare).passed());
+    }
+
+    #[test]
+    fn a_wrong_fixture_fails() {
+        let expect = json!({"verdict": "Deny"});
+        for (fixture, want) in [
+            (json!({"name": "x", "org": "a", "tool": "t", "expect": expect}), "either agent or caller"),
+            (json!({"name": "x", "org": "a", "tool": "t", "agent": "bot", "caller": "c", "expect": expect}), "either agent or caller"),
+            (json!({"name": "x", "org": "a", "tool": "t", "agent": "nobody", "expect": expect}), "no Agent nobody"),
+        ] {
+            let result = run_one(fixture);
+            assert!(!result.passed() && result.decision.is_none() && result.failures[0].contains(want), "{result:?}");
+        }
+        assert!(
+            serde_json::from_value::<Fixture>(json!({"name": "x", "org": "a", "tool": "t", "expct": {}, "expect": {"verdict": "Deny"}}))
+                .is_err()
+        );
+    }
+}

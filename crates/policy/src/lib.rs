@@ -12,6 +12,7 @@ pub mod fixtures;
 mod glob;
 mod grant;
 mod objects;
+mod query;
 mod rules;
 mod snapshot;
 mod suggest;
