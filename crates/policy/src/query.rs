@@ -47,6 +47,15 @@ impl Snapshot {
         &self.digest
     }
 
+    /// Whether the Org takes no calls at all, whoever asks for what: suspended, deleting, not consented to, ancestry broken.
+    /// Its start time is judged by `decide`.
+    ///
+    /// # Errors
+    /// The first reason, with its message.
+    pub fn open(&self) -> Result<(), (&'static str, &str)> {
+        self.gates.first().map_or(Ok(()), |gate| Err((gate.reason, gate.message.as_str())))
+    }
+
     /// Budgets that calls are charged to: the own ones and every ancestor's.
     #[must_use]
     pub fn budgets(&self) -> &[BudgetLimit] {

@@ -205,6 +205,7 @@ impl Snapshot {
             self.tools.insert((link.name.clone(), name.clone()), ToolInForce { facts, compiled, selecting: OnceLock::new() });
         }
         for ((_, _, name), error) in broken(world, "Tool", &link.namespace) {
+            force.insert(format!("BrokenTool/{}/{name}/{error}", link.name));
             self.broken_tools.insert((link.name.clone(), name.clone()), error.clone());
         }
     }
