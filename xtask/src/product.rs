@@ -14,6 +14,8 @@ use crate::image::{self, Image, Written};
 use crate::{paths, run};
 
 pub const REPOSITORY: &str = "docker.io/polity/polity";
+/// Package and binary of the command line for people.
+pub const CLI: &str = "kubectl-polity";
 /// Binary and the package that it is in.
 const BINARIES: &[(&str, &str)] = &[("polity", "polity-operator"), ("polity-worker", "polity-worker"), ("polity-shim", "polity-shim")];
 
@@ -51,9 +53,18 @@ pub fn import(cluster: &Cluster, image: &Written) -> Result<()> {
 
 /// The server for parts that run as processes of the host, and the command line for people.
 pub fn host_binaries(features: &[&str]) -> Result<PathBuf> {
+    build(&["polity-operator", CLI], features)
+}
+
+/// The command line for people.
+pub fn cli() -> Result<PathBuf> {
+    Ok(build(&[CLI], &[])?.join(CLI))
+}
+
+fn build(packages: &[&str], features: &[&str]) -> Result<PathBuf> {
     let mut cargo = Command::new("cargo");
     cargo.current_dir(paths::root()).args(["build", "--locked", "--bins"]);
-    cargo.args(["--package", "polity-operator", "--package", "kubectl-polity"]);
+    cargo.args(packages.iter().flat_map(|package| ["--package", *package]));
     if !features.is_empty() {
         cargo.args(["--features", &features.join(",")]);
     }

@@ -1,8 +1,11 @@
 //! The main job, shown on the example organisation: who there is, and an agent's three calls.
 //!
-//! Everything printed is read from the cluster. The person who approves is `--as` a username: the decision
-//! is made with that person's rights, not with those of the cluster's admin.
+//! Everything printed is read from the cluster. The decision on the Approval is made by impersonation, with
+//! the rights of the person and not with those of the cluster's admin.
 
+use std::fs;
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -61,7 +64,7 @@ fn branch(cluster: &Cluster, orgs: &[Value], agents: &[Value], org: &Value, dept
 }
 
 /// The agent's calls: allowed, denied, and approved by a person.
-pub fn calls(cluster: &Cluster) -> Result<()> {
+pub fn calls(cluster: &Cluster, cli: &Path) -> Result<()> {
     heading(&format!("An agent's three calls (agent {AGENT} of {NAMESPACE}, a script)"));
     let log = until(Duration::from_secs(120), "the agent's three calls", || {
         let log = agent_log(cluster);
@@ -76,8 +79,8 @@ pub fn calls(cluster: &Cluster) -> Result<()> {
         return Ok(());
     }
     let approval = pending(cluster)?;
-    println!("\n{PERSON} approves {approval}, as `kubectl polity approve` would:");
-    approve(cluster, &approval)?;
+    println!("\n$ kubectl polity approve {approval} -n {NAMESPACE} --reason \"The invoice is right.\"");
+    approve(cluster, cli, &approval)?;
     let log = until(Duration::from_secs(90), "the approved call's end", || {
         let log = agent_log(cluster);
         Ok(if waits(&log) { Look::NotYet("it still waits".to_owned()) } else { Look::Done(log) })
@@ -126,12 +129,17 @@ fn pending(cluster: &Cluster) -> Result<String> {
     })
 }
 
-/// Adds the person's own entry, with that person's rights.
-fn approve(cluster: &Cluster, approval: &str) -> Result<()> {
-    let patch = json!({"spec": {"decisions": [{"by": PERSON, "decision": "Approve", "reason": "The invoice is right."}]}});
-    let mut kubectl = cluster.kubectl();
-    kubectl.args(["patch", "approvals.polity.dev", approval, "--namespace", NAMESPACE, "--as", PERSON, "--type=merge"]);
-    run::check(kubectl.args(["--patch", &patch.to_string()]))
+/// Decides as the person would, with the command line for people and that person's rights.
+fn approve(cluster: &Cluster, cli: &Path, approval: &str) -> Result<()> {
+    let mut kubeconfig: Value = serde_json::from_slice(&fs::read(cluster.kubeconfig())?).context("read the kubeconfig")?;
+    let user = kubeconfig.pointer_mut("/users/0/user").and_then(Value::as_object_mut).context("the kubeconfig has no user")?;
+    user.insert("as".to_owned(), json!(PERSON));
+    user.insert("as-groups".to_owned(), json!(["system:authenticated"]));
+    let own = cluster.dir().join("config/person.kubeconfig");
+    fs::write(&own, kubeconfig.to_string())?;
+    let mut command = Command::new(cli);
+    command.env("KUBECONFIG", own).args(["approve", approval, "--namespace", NAMESPACE, "--reason", "The invoice is right."]);
+    run::check(&mut command)
 }
 
 #[cfg(test)]

@@ -36,32 +36,34 @@ pub fn up(name: &str, install_packages: bool, plane_only: bool) -> Result<()> {
 fn on_node(cluster: &Cluster) -> Result<()> {
     heading("Polity and its image");
     let image = product::image()?;
+    let cli = product::cli()?;
+    upstream::link(&cli, &cluster.bin().join(product::CLI))?;
     heading("Kubernetes: a control plane and one real node");
     cluster.up(Form::Node)?;
     product::import(cluster, &image)?;
     heading("Helm: charts/polity");
     install::chart(cluster, &image)?;
-    example(cluster, Duration::from_secs(180))?;
+    example(cluster, ready::ALL)?;
     show::tree(cluster)?;
-    show::calls(cluster)
+    show::calls(cluster, &cli)
 }
 
 fn on_plane(cluster: &Cluster) -> Result<()> {
     heading("Polity");
     let built = product::host_binaries(&[])?;
+    upstream::link(&built.join(product::CLI), &cluster.bin().join(product::CLI))?;
     heading("Kubernetes: a control plane");
     cluster.up(Form::Plane)?;
     heading("Polity's parts as processes of the host");
     host::start(cluster, &built)?;
-    heading(EXAMPLE);
-    install::manifests(&mut cluster.kubectl(), EXAMPLE)?;
+    example(cluster, ready::WITHOUT_PODS)?;
     show::tree(cluster)
 }
 
-fn example(cluster: &Cluster, deadline: Duration) -> Result<()> {
+fn example(cluster: &Cluster, kinds: &str) -> Result<()> {
     heading(EXAMPLE);
     install::manifests(&mut cluster.kubectl(), EXAMPLE)?;
-    ready::all(cluster, deadline)
+    ready::wait(cluster, kinds, Duration::from_secs(180))
 }
 
 /// Stops everything and removes what was made.
@@ -82,7 +84,7 @@ fn closing(cluster: &Cluster, started: Instant) {
     let bin = cluster.bin().display();
     println!("\nUp after {} s. Stop it with `cargo xtask down`. To go on:\n", started.elapsed().as_secs());
     println!("  export KUBECONFIG={} PATH={bin}:$PATH", cluster.kubeconfig().display());
-    println!("  kubectl get orgs.polity.dev");
+    println!("  kubectl polity tree");
     println!("  kubectl -n acme-finance get agents.polity.dev,tools.polity.dev,policies.polity.dev,toolcalls.polity.dev");
     println!("  kubectl explain policies.polity.dev.spec.rules");
 }

@@ -152,7 +152,8 @@ fn compile(module: &Module, partial: &Path, store: &Path) -> Result<()> {
     Ok(())
 }
 
-fn link(to: &Path, at: &Path) -> Result<()> {
+/// Makes `at` a symbolic link to `to`.
+pub fn link(to: &Path, at: &Path) -> Result<()> {
     if fs::read_link(at).is_ok_and(|now| now == to) {
         return Ok(());
     }
