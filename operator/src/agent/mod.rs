@@ -119,7 +119,7 @@ async fn work(ctx: &Context, facts: &Facts) -> Result<Observed, AgentError> {
     let pods: Vec<_> = ctx.cluster.pods.in_namespace(&namespace).into_iter().filter(|p| controller_uid(p.as_ref()) == Some(&uid)).collect();
     let list: Vec<Worker> = pods.iter().map(|p| workers::worker(p, facts.now)).collect();
     let replicas = match (&template, &facts.running) {
-        (Some(_), Ok(())) => usize::try_from(agent.spec.replicas.unwrap_or_default()).unwrap_or_default(),
+        (Some(_), Ok(()) | Err(NotRunning::NotCounted(_))) => usize::try_from(agent.spec.replicas.unwrap_or_default()).unwrap_or_default(),
         _ => 0,
     };
     let digest = template.as_ref().map(build::Template::digest).unwrap_or_default();
@@ -130,6 +130,11 @@ async fn work(ctx: &Context, facts: &Facts) -> Result<Observed, AgentError> {
         .as_ref()
         .map(|(n, name)| (*n, name.clone(), pods.iter().find(|p| p.name_any() == *name).and_then(|p| workers::last_words(p))));
     observed.again = todo.again;
+    if matches!(facts.running, Err(NotRunning::NotCounted(_))) && !todo.create.is_empty() {
+        // None starts yet, and those that run go on: a quota that was made anew is counted in a moment.
+        todo.create.clear();
+        todo.delete.clear();
+    }
     let state = refusal::state(&ctx.cluster, &namespace, &digest, replicas);
     if !todo.create.is_empty()
         && let Some(refusal) = refusal::standing(ctx, agent, &state, facts.now)
@@ -196,5 +201,6 @@ fn next(facts: &Facts, observed: &Observed) -> Outcome {
         Err(NotRunning::NotStarted(_, at)) => Some(until(*at)),
         _ => None,
     };
-    [observed.again.map(until), starts].into_iter().flatten().min().map_or(Outcome::Settled, Outcome::At)
+    let otherwise = if matches!(facts.running, Err(NotRunning::NotCounted(_))) { Outcome::Waiting } else { Outcome::Settled };
+    [observed.again.map(until), starts].into_iter().flatten().min().map_or(otherwise, Outcome::At)
 }

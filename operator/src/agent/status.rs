@@ -8,7 +8,7 @@ use kube::ResourceExt;
 use polity_api::{AgentStatus, AgentType, conditions, names, reasons};
 
 use super::{Facts, usernames::Refused, workers::worker};
-use crate::status::Writer;
+use crate::{cluster::NotRunning, status::Writer};
 
 /// What came of an AI Agent's workers.
 #[derive(Debug, Default)]
@@ -81,6 +81,7 @@ fn workers(writer: &mut Writer<'_>, facts: &Facts, observed: &Observed) {
         (None, ..) => {
             writer.summary(false, false, reasons::ORG_NOT_READY, "No worker runs: this namespace belongs to no Org that is ready.");
         }
+        (_, Err(why @ NotRunning::NotCounted(_)), ..) => writer.summary(false, false, why.reason(), &format!("No worker starts: {why}.")),
         (_, Err(why), ..) => writer.summary(observed.replicas == 0, false, why.reason(), &format!("No worker runs: {why}.")),
         (_, _, Some(why), _) => writer.summary(false, false, reasons::SCALING_LIMITED, why),
         (_, _, _, Some(crash)) => writer.summary(false, false, reasons::CRASH_LOOPING, &crash),

@@ -15,6 +15,10 @@ use std::{sync::Arc, time::Duration};
 
 pub use dereference::units;
 
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ResourceQuota;
+use kube::ResourceExt;
+
 use crate::{
     apply::ApplyError,
     context::Context,
@@ -22,6 +26,9 @@ use crate::{
     requeue::{Category, Outcome, category},
     status::StatusError,
 };
+
+/// How long a new quota may stay uncounted before the status says so.
+const YOUNG: Duration = Duration::from_secs(3);
 
 /// Why a reconcile of an Org failed.
 #[derive(Debug, thiserror::Error)]
@@ -67,9 +74,19 @@ pub async fn reconcile(ctx: Arc<Context>, key: Key) -> Result<Outcome, OrgError>
     let facts = dereference::dereference(&ctx.cluster, org, ca, &ctx.system_namespace, ctx.now());
     let checked = validate::validate(&facts);
     let applied = apply::apply(&ctx, &facts, &checked).await?;
+    if !applied.uncounted.is_empty() && dereference::quota_of(&ctx.cluster, &facts.org).is_some_and(|q| young(&q, facts.now)) {
+        // Kubernetes counts a new quota in a moment: one status then, instead of two.
+        return Ok(Outcome::At(YOUNG));
+    }
     let status = status::status(&facts, &checked, &applied);
     status::write(&ctx, &facts, &status).await?;
     Ok(next(&facts, &applied, &status))
+}
+
+/// Whether a quota was made just now.
+fn young(quota: &ResourceQuota, now: Timestamp) -> bool {
+    let age = quota.creation_timestamp().map(|t| now.duration_since(t.0));
+    age.is_some_and(|age| age.unsigned_abs() < YOUNG)
 }
 
 /// When to come back.

@@ -108,7 +108,10 @@ fn quota(checked: &Checked, applied: &Applied, there: bool) -> Result<String, St
         }
         None if !applied.uncounted.is_empty() => {
             let list = applied.uncounted.join(", ");
-            Err(waiting("QuotaNotCounted", format!("Kubernetes does not count {list} yet (after an installation this takes up to a minute).")))
+            Err(waiting(
+                "QuotaNotCounted",
+                format!("Kubernetes does not count {list} yet (after an installation this takes up to a minute)."),
+            ))
         }
         None if unasked.is_empty() => Ok("In force.".to_owned()),
         None => Ok(format!("In force. The parent limits {}, of which this Org asks nothing and has nothing.", unasked.join(", "))),

@@ -57,7 +57,14 @@ fn applied(cluster: &Cluster, facts: &Facts, checked: &Checked) -> Applied {
     let name = facts.org.name_any();
     let share = allocate(&units(cluster, &name)).remove(&name).unwrap();
     let namespace = NamespaceRef { name: facts.org.wanted_namespace().to_owned(), uid: "n".to_owned(), created: true };
-    Applied { namespace: Some(namespace), hard: Some(share.hard.clone()), share: Some(share), uncounted: Vec::new(), taken: None, done: true }
+    Applied {
+        namespace: Some(namespace),
+        hard: Some(share.hard.clone()),
+        share: Some(share),
+        uncounted: Vec::new(),
+        taken: None,
+        done: true,
+    }
 }
 
 fn status_of(cluster: &Cluster, name: &str) -> OrgStatus {
