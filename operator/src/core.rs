@@ -19,6 +19,7 @@ use polity_runtime::{
     clock::{Clock, SystemClock},
     guards::Guards,
     health::Health,
+    metrics::SnapshotAge,
     serve::{Listener, admin_router, serve_plain, serve_tls},
     tls::ClientAuth,
 };
@@ -71,6 +72,7 @@ pub async fn run(settings: config::Core, stop: CancellationToken) -> Result<()> 
     let cache = Cache::start(client.clone(), &stop);
     let snapshots = cache.snapshots().clone();
     let fresh = snapshots.clone();
+    metrics.register(Box::new(SnapshotAge::new(snapshots.clone())?))?;
     health.ready("views", move || fresh.fresh().map_err(|e| e.to_string()));
     let guards = Guards::start(&client, &settings.common.namespace, &stop);
     let names = CaConfig {

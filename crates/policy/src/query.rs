@@ -52,7 +52,7 @@ impl Snapshot {
     ///
     /// # Errors
     /// The first reason, with its message.
-    pub fn open(&self) -> Result<(), (&'static str, &str)> {
+    pub fn is_open(&self) -> Result<(), (&'static str, &str)> {
         self.gates.first().map_or(Ok(()), |gate| Err((gate.reason, gate.message.as_str())))
     }
 

@@ -102,8 +102,9 @@ pub fn entitled(
     let Some(agent) = directory.agent(&decision.by) else {
         return Err("no Agent of the Org has this username");
     };
-    if decision.by == spec.requester.username || requester == Some(&agent) {
-        return Err("the requester never counts");
+    let behind = || spec.requester.chain.iter().any(|name| *name == decision.by || directory.agent(name).as_ref() == Some(&agent));
+    if decision.by == spec.requester.username || requester == Some(&agent) || behind() {
+        return Err("the requester never counts, nor does anybody who asked through him");
     }
     if decision.at.is_none() {
         return Err("the entry was not stamped by Polity");

@@ -93,6 +93,13 @@ fn requester_machines_and_strangers_never_count() {
 }
 
 #[test]
+fn who_asked_through_another_never_counts() {
+    let mut asked = spec(vec![requirement(Some("manager"), 1)], &[("ann-laptop", Answer::Approve)]);
+    asked.requester.chain = vec!["ann".to_owned()];
+    assert_eq!(phase(&asked, 200), ApprovalPhase::Pending);
+}
+
+#[test]
 fn one_entitled_no_denies_and_a_strangers_no_does_not() {
     use Answer::{Approve, Deny};
     let asked = || vec![requirement(Some("manager"), 1)];

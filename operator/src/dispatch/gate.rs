@@ -3,7 +3,7 @@
 //!
 //! Never decides by itself and never lets a request name its own limits.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use kube::{Api, Client, ResourceExt, api::ListParams};
 use polity_api::{Approval, approval::ApprovalPhase, caller::Caller};
@@ -12,6 +12,9 @@ use polity_policy::Snapshot;
 use polity_runtime::{guards::Guards, snapshots::Snapshots, subject};
 
 use crate::lease::Leadership;
+
+/// How long core waits for its own watch when the sender has seen a change a moment earlier.
+const CATCH_UP: Duration = Duration::from_secs(1);
 
 /// Core's gate in front of the ledger.
 pub struct Gate {
@@ -39,7 +42,7 @@ impl Gate {
     /// As [`Refused`] says; nothing was written.
     pub async fn begin(&self, mut begin: Begin) -> Result<Begun, Refused> {
         self.enforced()?;
-        let snapshot = self.view(&begin.subject)?;
+        let snapshot = self.view(&begin.subject).await?;
         let consume = self.check_approvals(&begin.subject, &snapshot).await?;
         begin.consume = consume;
         begin.charges = charges(&snapshot, &begin.reserve);
@@ -52,7 +55,7 @@ impl Gate {
     /// As [`Refused`] says; nothing was written.
     pub async fn hold(&self, mut hold: Hold) -> Result<Held, Refused> {
         self.enforced()?;
-        let snapshot = self.view(&hold.subject)?;
+        let snapshot = self.view(&hold.subject).await?;
         hold.charges = charges(&snapshot, &hold.reserve);
         self.ledger.hold(self.epoch(), hold).await
     }
@@ -89,14 +92,16 @@ impl Gate {
         self.guards.enforced().map_err(|what| Refused::AdmissionNotEnforced { what })
     }
 
-    /// The current view, if the one that decided is it or was it until a moment ago.
-    fn view(&self, subject: &Subject) -> Result<Arc<Snapshot>, Refused> {
+    /// The current view, if the one that decided is it or was it until a moment ago. An Org that has closed since takes nothing more,
+    /// however fresh the decision.
+    async fn view(&self, subject: &Subject) -> Result<Arc<Snapshot>, Refused> {
         let stale = || Refused::StaleSnapshot { digest: subject.snapshot.clone() };
-        let snapshot = self.snapshots.get(&subject.org.name).map_err(|_| stale())?;
-        if snapshot.org_uid() != subject.org.uid || !self.snapshots.accepts(&subject.org.uid, &subject.snapshot) {
+        let known = self.snapshots.find_within(&subject.org.uid, &subject.snapshot, CATCH_UP).await;
+        let current = self.snapshots.get(&subject.org.name).map_err(|_| stale())?;
+        if known.is_none() || current.org_uid() != subject.org.uid || current.is_open().is_err() {
             return Err(stale());
         }
-        Ok(snapshot)
+        Ok(current)
     }
 
     /// Reads each Approval that the verdict rests on, live, and returns the single-use keys that the start consumes.
