@@ -78,7 +78,7 @@ impl Snapshot {
     }
 
     fn narrow(&self, request: &Request<'_>, decision: &mut Decision, limits: Limits) -> Result<(), No> {
-        self.open(request)?;
+        self.takes_calls(request)?;
         let agent = self.caller(request)?;
         let held: Vec<_> = self.held(&agent, Some(request.now)).collect();
         decision.agent = Some(agent.clone());
@@ -106,7 +106,7 @@ impl Snapshot {
     }
 
     /// Whether the Org takes calls at all.
-    fn open(&self, request: &Request<'_>) -> Result<(), No> {
+    fn takes_calls(&self, request: &Request<'_>) -> Result<(), No> {
         if let Some(gate) = self.gates.first() {
             return Err(no(gate.reason, gate.message.clone()));
         }
