@@ -67,7 +67,7 @@ mod tests {
 
     use super::*;
 
-    fn seen(spec: serde_json::Value) -> ToolStatus {
+    fn seen(spec: &serde_json::Value) -> ToolStatus {
         let tool: Tool =
             serde_json::from_value(json!({"metadata": {"name": "pay", "namespace": "acme", "generation": 2}, "spec": spec})).unwrap();
         status(&tool, Some(&Org::default()), Timestamp::UNIX_EPOCH)
@@ -76,7 +76,7 @@ mod tests {
     #[test]
     fn a_schema_that_does_not_compile_stalls_and_says_where() {
         let container = json!({"container": {"image": "x", "command": ["/x"]}});
-        let good = seen(json!({"inputSchema": {"type": "object"}, "runtime": container}));
+        let good = seen(&json!({"inputSchema": {"type": "object"}, "runtime": container}));
         assert!(conditions::is_true(&good.conditions, conditions::READY));
         assert_eq!(
             (good.runtime.as_deref(), good.digest.as_ref().map(String::len), good.observed_generation),
@@ -87,7 +87,7 @@ mod tests {
             json!({"outputSchema": {"type": "no"}, "runtime": container}),
             json!({"runtime": {}}),
         ] {
-            let status = seen(bad.clone());
+            let status = seen(&bad);
             assert!(conditions::is_true(&status.conditions, conditions::STALLED), "{bad}");
             assert!(status.conditions.iter().all(|c| c.reason == reasons::TOOL_NOT_READY), "{bad}");
         }
@@ -95,8 +95,8 @@ mod tests {
 
     #[test]
     fn the_digest_is_of_the_spec() {
-        let one = seen(json!({"runtime": {"container": {"image": "x", "command": ["/x"]}}}));
-        let other = seen(json!({"runtime": {"container": {"image": "y", "command": ["/x"]}}}));
+        let one = seen(&json!({"runtime": {"container": {"image": "x", "command": ["/x"]}}}));
+        let other = seen(&json!({"runtime": {"container": {"image": "y", "command": ["/x"]}}}));
         assert_ne!(one.digest, other.digest);
     }
 }
