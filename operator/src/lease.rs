@@ -145,10 +145,10 @@ impl Elector {
     async fn round(&mut self) -> Result<(), RoundError> {
         let read = in_time(self.api.get_opt(names::LEASE)).await?;
         let want = self.machine.read(self.origin.elapsed(), read.as_ref().map(seen));
-        let (epoch, lease) = match want {
+        let (epoch, lease, holds) = match want {
             Want::Wait => return Ok(()),
-            Want::Create(epoch) => (epoch, self.record(epoch, None)),
-            Want::Replace { version, transitions } => (transitions, self.record(transitions, Some(version))),
+            Want::Create { epoch, holds } => (epoch, self.record(epoch, None), holds),
+            Want::Replace { version, transitions } => (transitions, self.record(transitions, Some(version)), true),
         };
         let sent = self.origin.elapsed();
         if lease.metadata.resource_version.is_some() {
@@ -156,7 +156,9 @@ impl Elector {
         } else {
             in_time(self.api.create(&params(), &lease)).await?;
         }
-        self.machine.written(sent, epoch);
+        if holds {
+            self.machine.written(sent, epoch);
+        }
         Ok(())
     }
 

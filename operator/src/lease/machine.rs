@@ -2,7 +2,7 @@
 //!
 //! Two rules make it exclusive as long as clocks run at nearly the same speed (their readings may differ by anything):
 //! a holder counts from when it *sent* its last successful write and stops after `stop`; a candidate counts from when it *saw*
-//! the record change last and takes over after `duration`, by a write that names the version it saw. A write that arrives late
+//! the record change last (also one that it made itself where none was) and takes over after `duration`, by a write that names the version it saw. A write that arrives late
 //! names an old version and fails. No wall clock is compared, no I/O happens here, and a lease once lost is never held again.
 
 use std::time::Duration;
@@ -44,7 +44,12 @@ pub enum Want {
     /// Read again later.
     Wait,
     /// Create the record with this epoch.
-    Create(i64),
+    Create {
+        /// Epoch to write.
+        epoch: i64,
+        /// Whether success means holding. If not, the new record must first be seen unchanged for `duration`, as anybody's.
+        holds: bool,
+    },
     /// Write the record with this epoch, naming the version that was read.
     Replace {
         /// Version that the write must name.
@@ -95,12 +100,10 @@ impl Machine {
         let since = self.observed.as_ref().map_or(at, |(_, since)| *since);
         let silent = at.saturating_sub(since) >= self.timing.duration;
         match seen {
-            // Without a record nobody can be seen to be silent: only a ledger that no epoch has ever written may start at once.
-            None if self.floor == 0 || silent => Want::Create(self.floor + 1),
-            // An earlier write of ours whose answer was lost.
-            Some(seen) if seen.holder.as_deref() == Some(&self.me) => {
-                Want::Replace { version: seen.version, transitions: seen.transitions }
-            }
+            // Without a record nobody can be seen to be silent, and somebody may hold one that was made and deleted between two reads:
+            // its renewals fail from now on, and he has stopped when ours has stood for `duration`. Only a ledger that no epoch has
+            // ever written starts at once.
+            None => Want::Create { epoch: self.floor + 1, holds: self.floor == 0 },
             Some(seen) if seen.holder.is_none() || silent => Want::Replace { version: seen.version, transitions: self.floor + 1 },
             _ => Want::Wait,
         }

@@ -11,7 +11,7 @@ use super::machine::{Machine, Mono, Seen, Timing, Want};
 enum Flight {
     Read { answers: u64 },
     ReadAnswer { at: u64, seen: Option<Seen> },
-    Write { arrives: u64, answers: u64, sent: Mono, epoch: i64, version: Option<String> },
+    Write { arrives: u64, answers: u64, sent: Mono, epoch: i64, holds: bool, version: Option<String> },
     WriteAnswer { at: u64, sent: Mono, epoch: i64, ok: bool },
 }
 
@@ -79,15 +79,15 @@ impl World {
                     Want::Wait => None,
                     want => {
                         let w = weather();
-                        let (epoch, version) = match want {
-                            Want::Create(epoch) => (epoch, None),
-                            Want::Replace { version, transitions } => (transitions, Some(version)),
+                        let (epoch, holds, version) = match want {
+                            Want::Create { epoch, holds } => (epoch, holds, None),
+                            Want::Replace { version, transitions } => (transitions, true, Some(version)),
                             Want::Wait => unreachable!(),
                         };
-                        (!w.cut).then_some(Flight::Write { arrives: now + w.there, answers: w.back, sent: clock, epoch, version })
+                        (!w.cut).then_some(Flight::Write { arrives: now + w.there, answers: w.back, sent: clock, epoch, holds, version })
                     }
                 },
-                Flight::Write { arrives, answers, sent, epoch, version } if now >= arrives => {
+                Flight::Write { arrives, answers, sent, epoch, holds, version } if now >= arrives => {
                     let ok = self.record.as_ref().map(|r| r.version.clone()) == version;
                     if ok {
                         self.version += 1;
@@ -95,7 +95,7 @@ impl World {
                         self.record = Some(Seen { holder, transitions: epoch, version: self.version.to_string() });
                     }
                     let w = weather();
-                    (!w.answer_lost).then_some(Flight::WriteAnswer { at: now + answers, sent, epoch, ok })
+                    (!w.answer_lost).then_some(Flight::WriteAnswer { at: now + answers, sent, epoch, ok: ok && holds })
                 }
                 Flight::WriteAnswer { at, sent, epoch, ok } if now >= at => {
                     if ok {
@@ -200,11 +200,15 @@ fn a_holder_cut_off_stops_before_the_other_takes_over() {
 fn without_a_record_an_old_ledger_waits_and_epochs_never_repeat() {
     let mut machine = Machine::new("a".to_owned(), Timing::default(), 41);
     let s = Duration::from_secs;
-    assert_eq!(machine.read(s(100), None), Want::Wait);
-    assert_eq!(machine.read(s(114), None), Want::Wait);
-    assert_eq!(machine.read(s(115), None), Want::Create(42));
+    assert_eq!(machine.read(s(100), None), Want::Create { epoch: 42, holds: false }, "somebody may hold one that was deleted");
+    let made = Some(Seen { holder: Some("a".to_owned()), transitions: 42, version: "9".to_owned() });
+    assert_eq!(machine.read(s(101), made.clone()), Want::Wait);
+    assert_eq!(machine.read(s(115), made.clone()), Want::Wait);
+    assert_eq!(machine.read(s(116), made), Want::Replace { version: "9".to_owned(), transitions: 43 });
+    let mut other = Machine::new("b".to_owned(), Timing::default(), 41);
     let released = Seen { holder: None, transitions: 3, version: "9".to_owned() };
-    assert_eq!(machine.read(s(116), Some(released)), Want::Replace { version: "9".to_owned(), transitions: 42 });
+    assert_eq!(other.read(s(1), Some(released)), Want::Replace { version: "9".to_owned(), transitions: 42 });
+    assert_eq!(Machine::new("c".to_owned(), Timing::default(), 0).read(s(1), None), Want::Create { epoch: 1, holds: true });
 }
 
 #[test]
