@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use kube::{Api, Client};
+use k8s_openapi::api::core::v1::ResourceQuota;
+use kube::{Api, Client, api::ListParams};
 use polity_api::{Org, Role, conditions};
 use polity_e2e::{apply, until};
 
@@ -87,12 +88,22 @@ spec:
 
 /// Applies the organisation and waits until it takes calls.
 pub async fn organisation(client: &Client, name: &str) -> Result<String> {
-    let yaml = manifests(name);
+    of_manifests(client, name, &manifests(name)).await
+}
+
+/// The same organisation as a unit of another.
+pub async fn unit(client: &Client, name: &str, parent: &str) -> Result<String> {
+    let yaml = manifests(name).replacen("spec:", &format!("spec:\n  parentRef: {{name: {parent}}}"), 1);
+    of_manifests(client, name, &yaml).await
+}
+
+async fn of_manifests(client: &Client, name: &str, yaml: &str) -> Result<String> {
     // The namespace is made by core: what lives in it is applied as soon as it is there.
-    let (org, rest) = yaml.split_once("---").unwrap_or((&yaml, ""));
+    let (org, rest) = yaml.split_once("---").unwrap_or((yaml, ""));
     apply(client, org).await?;
     ready(client, name).await?;
     apply(client, rest).await?;
+    counted(client, name).await?;
     let roles: Api<Role> = Api::namespaced(client.clone(), name);
     for role in ["manager", "payer"] {
         until(SOON, "the Role has its holder", || async {
@@ -103,6 +114,20 @@ pub async fn organisation(client: &Client, name: &str) -> Result<String> {
     }
     let orgs: Api<Org> = Api::all(client.clone());
     Ok(orgs.get(name).await?.metadata.uid.unwrap_or_default())
+}
+
+/// Waits until the cluster's quota controller counts: on a new cluster it learns of new kinds every 30 s, and refuses them till then.
+async fn counted(client: &Client, name: &str) -> Result<()> {
+    let quotas: Api<ResourceQuota> = Api::namespaced(client.clone(), name);
+    until(Duration::from_secs(60), "the quota is counted", || async {
+        let list = quotas.list(&ListParams::default()).await.map_err(|e| e.to_string())?;
+        let counted = |q: &ResourceQuota| {
+            let hard = q.spec.as_ref().and_then(|s| s.hard.clone()).unwrap_or_default();
+            q.status.as_ref().and_then(|s| s.used.clone()).is_some_and(|used| hard.keys().all(|k| used.contains_key(k)))
+        };
+        if list.items.iter().all(counted) { Ok(()) } else { Err(format!("{:?}", list.items.iter().map(|q| &q.status).collect::<Vec<_>>())) }
+    })
+    .await
 }
 
 /// Waits until the Org is Ready.
