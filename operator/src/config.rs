@@ -48,7 +48,7 @@ pub struct Core {
     /// Image with the shim, for tools' Pods.
     #[arg(long, env = "POLITY_IMAGE")]
     pub image: String,
-    /// Whether nodes here can run Pods; if not, container tools are refused and no worker is started.
+    /// Whether nodes here can run Pods; if not, calls of container tools are refused (`NoPodRuntime`).
     #[arg(long, env = "POLITY_PODS", default_value_t = true, action = clap::ArgAction::Set)]
     pub pods: bool,
     /// Server for the edge.

@@ -70,6 +70,8 @@ impl Queues {
 pub struct Settings {
     /// Namespace that Polity runs in.
     pub system_namespace: String,
+    /// Base URL of the edge as agents reach it.
+    pub edge_url: String,
     /// PEM of the CA that agents and tools trust; None: not made yet.
     pub ca: watch::Receiver<Option<String>>,
     /// The rest of core.
@@ -95,6 +97,8 @@ pub struct Context {
     pub client: Client,
     /// Namespace that Polity runs in.
     pub system_namespace: String,
+    /// Base URL of the edge as agents reach it.
+    pub edge_url: String,
     /// PEM of the CA that agents and tools trust.
     pub ca: watch::Receiver<Option<String>>,
     /// The rest of core.
@@ -114,10 +118,11 @@ impl Context {
     /// Context for one term of leadership.
     #[must_use]
     pub fn new(client: Client, settings: Settings) -> Arc<Self> {
-        let Settings { system_namespace, ca, closing, clock } = settings;
+        let Settings { system_namespace, edge_url, ca, closing, clock } = settings;
         Arc::new(Self {
             client,
             system_namespace,
+            edge_url,
             ca,
             closing,
             cluster: Cluster::default(),

@@ -104,6 +104,7 @@ pub async fn run(settings: config::Core, stop: CancellationToken) -> Result<()> 
     let now = clock.clone();
     let settings = context::Settings {
         system_namespace: settings.common.namespace.clone(),
+        edge_url: settings.edge_base(),
         ca: bundle(&ca, &stop),
         closing: Arc::new(Closing { runner: runner.clone() }),
         clock: Arc::new(move || now.now()),

@@ -35,6 +35,8 @@ pub fn start(cluster: &Cluster, built: &Path) -> Result<()> {
         ("POLITY_EDGE_URL", format!("https://127.0.0.1:{gateway}")),
         ("POLITY_EDGE_NAMES", "127.0.0.1,localhost".to_owned()),
         ("POLITY_IMAGE", format!("{}:dev", product::REPOSITORY)),
+        // No node runs Pods here: calls of container tools are refused with that reason instead of waiting.
+        ("POLITY_PODS", "false".to_owned()),
         ("POLITY_LISTEN_INTERNAL", listen(internal)),
         ("POLITY_LISTEN_ADMIN", listen(core_admin)),
     ];

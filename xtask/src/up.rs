@@ -20,7 +20,7 @@ pub fn up(name: &str, install_packages: bool, plane_only: bool) -> Result<()> {
         packages::ensure(install_packages)?;
     } else {
         println!("Without root on Linux there is no node: control plane and Polity's parts run as processes of yours, no Pod runs,");
-        println!("and calls that need one wait for it until their time is over. For a real node run this as root.");
+        println!("and calls of container tools are refused with reason NoPodRuntime. For a real node run this as root.");
     }
     heading("Upstream binaries (e2e/cluster)");
     upstream::binaries()?;

@@ -76,7 +76,7 @@ impl Template {
 }
 
 /// The template of an Agent's workers.
-pub fn template(agent: &Agent, org: &Org, system: &str) -> Template {
+pub fn template(agent: &Agent, org: &Org, edge_url: &str) -> Template {
     Template {
         agent: agent.name_any(),
         namespace: agent.namespace(),
@@ -95,19 +95,19 @@ pub fn template(agent: &Agent, org: &Org, system: &str) -> Template {
                 seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), localhost_profile: None }),
                 ..PodSecurityContext::default()
             }),
-            containers: vec![container(agent, org, system)],
+            containers: vec![container(agent, org, edge_url)],
             volumes: Some(volumes()),
             ..PodSpec::default()
         },
     }
 }
 
-fn container(agent: &Agent, org: &Org, system: &str) -> Container {
+fn container(agent: &Agent, org: &Org, edge_url: &str) -> Container {
     let spec = &agent.spec;
     let value = |name: &str, value: String| EnvVar { name: name.to_owned(), value: Some(value), value_from: None };
     // Polity's own come last and win, though the schema refuses others of these names.
     let own = [
-        value("POLITY_URL", format!("https://{}.{system}.svc/v1/orgs/{}", names::EDGE, org.name_any())),
+        value("POLITY_URL", format!("{}/v1/orgs/{}", edge_url.trim_end_matches('/'), org.name_any())),
         value("POLITY_ORG", org.name_any()),
         value("POLITY_AGENT", agent.name_any()),
         value("POLITY_TOKEN_FILE", format!("{TOKEN_DIR}/token")),

@@ -107,7 +107,7 @@ async fn work(ctx: &Context, facts: &Facts) -> Result<Observed, AgentError> {
     let agent = &facts.agent;
     let (namespace, uid) = (agent.namespace().unwrap_or_default(), agent.uid().unwrap_or_default());
     let mut observed = Observed::default();
-    let template = facts.org.as_ref().map(|org| build::template(agent, org, &ctx.system_namespace));
+    let template = facts.org.as_ref().map(|org| build::template(agent, org, &ctx.edge_url));
     let closing = matches!(facts.running, Err(NotRunning::Deleting(_)));
     match &facts.org {
         Some(org) if !closing => {

@@ -39,7 +39,7 @@ fn bot() -> Agent {
 
 #[test]
 fn a_worker_is_restricted_and_has_one_token() {
-    let template = build::template(&bot(), &acme(), "polity-system");
+    let template = build::template(&bot(), &acme(), "https://polity-edge.polity-system.svc");
     let pod = serde_json::to_value(template.pod("abc123", 0)).unwrap();
     assert_eq!(pod["metadata"]["name"], "agent-bot-abc123");
     assert_eq!(pod["metadata"]["ownerReferences"][0]["kind"], "Agent");
@@ -71,7 +71,7 @@ fn a_worker_is_restricted_and_has_one_token() {
 
 #[test]
 fn the_digest_changes_with_the_worker_and_with_nothing_else() {
-    let digest = |agent: &Agent| build::template(agent, &acme(), "polity-system").digest();
+    let digest = |agent: &Agent| build::template(agent, &acme(), "https://polity-edge.polity-system.svc").digest();
     let one = bot();
     let mut scaled = bot();
     scaled.spec.replicas = Some(9);
@@ -83,7 +83,7 @@ fn the_digest_changes_with_the_worker_and_with_nothing_else() {
         let other = Agent { spec: from(spec), ..one.clone() };
         assert_ne!(digest(&one), digest(&other), "{change}");
     }
-    let pod = build::template(&one, &acme(), "polity-system").pod("x", 4);
+    let pod = build::template(&one, &acme(), "https://polity-edge.polity-system.svc").pod("x", 4);
     let seen = worker(&pod, Timestamp::UNIX_EPOCH);
     assert_eq!((seen.template, seen.attempt), (digest(&one), 4));
 }
