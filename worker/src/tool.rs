@@ -1,9 +1,15 @@
 //! Scripted stand-ins for tools, for examples and tests: input as JSON on stdin, a receipt as JSON on stdout. Each receipt says
-//! that it is one. It moves no money, deploys nothing and opens no connection.
+//! that it is one. It moves no money, deploys nothing and opens no connection. Some misbehave on purpose, so that tests see what
+//! becomes of a tool that does.
 
-use std::io::{Read, Write};
+use std::{
+    io::{Read, Write},
+    os::unix::fs::MetadataExt as _,
+    path::Path,
+    time::Duration,
+};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use serde_json::{Map, Value, json};
 
 /// Which tool to stand in for.
@@ -22,6 +28,16 @@ pub enum Name {
     Transfer,
     /// A receipt of a deployment.
     Deploy,
+    /// Says `message` on stderr and fails.
+    Fail,
+    /// Says what the file `file` has on stderr and fails.
+    Tell,
+    /// Takes `seconds`.
+    Sleep,
+    /// A receipt of `bytes` bytes and a little more.
+    Large,
+    /// Says what it is given: user, names of variables, whether an API token is there.
+    Inspect,
 }
 
 /// Reads the input, writes the receipt.
@@ -40,9 +56,31 @@ pub fn run(settings: &Settings, mut input: impl Read, mut output: impl Write) ->
         Name::Deploy => {
             json!({"receipt": format!("{} {} on {}", word(&input, "service")?, word(&input, "version")?, word(&input, "environment")?)})
         }
+        Name::Fail => bail!("{}", word(&input, "message")?),
+        Name::Tell => bail!("{}", std::fs::read_to_string(word(&input, "file")?).context("reading file")?),
+        Name::Sleep => {
+            std::thread::sleep(Duration::from_secs(number(&input, "seconds")?));
+            json!({"slept": number(&input, "seconds")?})
+        }
+        Name::Large => json!({"receipt": "x".repeat(usize::try_from(number(&input, "bytes")?)?)}),
+        Name::Inspect => inspect()?,
     };
     receipt["scripted"] = Value::Bool(true);
     writeln!(output, "{receipt}").context("writing the receipt")
+}
+
+/// What a tool can see of itself.
+fn inspect() -> anyhow::Result<Value> {
+    let own = std::fs::metadata("/proc/self").context("reading /proc/self")?;
+    let names: Vec<String> = std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned()).collect();
+    let api_token = Path::new("/var/run/secrets/kubernetes.io/serviceaccount/token").exists();
+    Ok(
+        json!({"user": own.uid(), "group": own.gid(), "variables": names, "apiToken": api_token, "rootWritable": std::fs::write("/probe", "x").is_ok()}),
+    )
+}
+
+fn number(input: &Map<String, Value>, key: &str) -> anyhow::Result<u64> {
+    need(input, key)?.as_u64().with_context(|| format!("{key} is not a whole number"))
 }
 
 fn need<'a>(input: &'a Map<String, Value>, key: &str) -> anyhow::Result<&'a Value> {
@@ -70,6 +108,17 @@ mod tests {
         let out = receipt(Name::Deploy, r#"{"service":"shop","version":"1.4.2","environment":"staging"}"#).unwrap();
         assert_eq!(out["receipt"], "shop 1.4.2 on staging");
         assert_eq!(receipt(Name::Greet, r#"{"name":"world"}"#).unwrap()["greeting"], "Hello, world!");
+    }
+
+    #[test]
+    fn misbehaves_as_told() {
+        let failed = receipt(Name::Fail, r#"{"message":"no funds"}"#).unwrap_err();
+        assert_eq!(failed.to_string(), "no funds");
+        let told = receipt(Name::Tell, r#"{"file":"/proc/self/comm"}"#).unwrap_err();
+        assert!(!told.to_string().is_empty());
+        assert!(receipt(Name::Large, r#"{"bytes":20000}"#).unwrap().to_string().len() > 20_000);
+        assert_eq!(receipt(Name::Sleep, r#"{"seconds":0}"#).unwrap()["slept"], 0);
+        assert!(receipt(Name::Inspect, "{}").unwrap()["user"].is_u64());
     }
 
     #[test]
