@@ -59,7 +59,7 @@ pub fn run(settings: &Settings, mut input: impl Read, mut output: impl Write) ->
         Name::Fail => bail!("{}", word(&input, "message")?),
         Name::Tell => bail!("{}", std::fs::read_to_string(word(&input, "file")?).context("reading file")?),
         Name::Sleep => {
-            std::thread::sleep(Duration::from_secs(number(&input, "seconds")?));
+            take(Duration::from_secs(number(&input, "seconds")?));
             json!({"slept": number(&input, "seconds")?})
         }
         Name::Large => json!({"receipt": "x".repeat(usize::try_from(number(&input, "bytes")?)?)}),
@@ -67,6 +67,12 @@ pub fn run(settings: &Settings, mut input: impl Read, mut output: impl Write) ->
     };
     receipt["scripted"] = Value::Bool(true);
     writeln!(output, "{receipt}").context("writing the receipt")
+}
+
+/// Takes its time, as it was told.
+#[expect(clippy::disallowed_methods, reason = "there is nothing to wait for: to take time is all that is asked")]
+fn take(time: Duration) {
+    std::thread::sleep(time);
 }
 
 /// What a tool can see of itself.
