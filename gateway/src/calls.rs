@@ -91,10 +91,12 @@ impl Gateway {
             }
         };
         match step {
-            Step::Denied(decided) => Err(self.refuse(&decided).await),
+            Step::Denied(decided) | Step::Refused(decided) => Err(self.refuse(&decided).await),
             Step::Ask(decided) => self.wait_for_people(&ask, &decided, wait).await,
             Step::Replay(id) => self.replayed(&ask, &id, wait).await,
-            Step::Elsewhere => Err(Problem::new(StatusCode::CONFLICT, reasons::ALREADY_EXECUTED, "this call has begun already")),
+            Step::Elsewhere | Step::NotOurs => {
+                Err(Problem::new(StatusCode::CONFLICT, reasons::ALREADY_EXECUTED, "this call has begun already"))
+            }
             Step::Started(started) if is_http(&started.tool) => {
                 let shown = self.shown(&started);
                 // Nobody listens any more when the caller has hung up; the call goes on.

@@ -50,8 +50,12 @@ pub enum Step {
     Started(Box<Started>),
     /// People are to be asked first.
     Ask(Box<Decided>),
-    /// Denied, and not recorded yet.
+    /// Denied by the rules, and not recorded yet.
     Denied(Box<Decided>),
+    /// Allowed by the rules and refused by the ledger, for good; not recorded yet.
+    Refused(Box<Decided>),
+    /// Not a call that this edge runs, when only such were asked for.
+    NotOurs,
     /// The same request was made before, under this id.
     Replay(String),
     /// This very call has begun already.
@@ -67,6 +71,8 @@ pub struct Basis {
     pub approved: Vec<String>,
     /// Key against running twice; absent when a hold has it.
     pub idempotency: Option<Idempotency>,
+    /// Begin `http` calls only: a stored call of a container is core's to begin.
+    pub http_only: bool,
 }
 
 impl Basis {
@@ -104,6 +110,9 @@ impl Gateway {
             let Some(tool) = decided.decision.tool.clone() else {
                 return Ok(Step::Denied(Box::new(decided.denied(reasons::TOOL_NOT_FOUND, "the Tool is not known".to_owned()))));
             };
+            if basis.http_only && !is_http(&tool) {
+                return Ok(Step::NotOurs);
+            }
             decided.subject.verdict.approvals.clone_from(&basis.approvals);
             let deadline = self.clock.now() + SignedDuration::from_secs(i64::from(tool.spec.timeout_seconds) + GRACE_SECONDS);
             let begin = Begin {
@@ -123,7 +132,7 @@ impl Gateway {
                 Err(Refused::IdempotencyReplay { id }) => return Ok(Step::Replay(id)),
                 Err(Refused::AlreadyExecuted { .. }) => return Ok(Step::Elsewhere),
                 Err(refused) => match denial(&refused) {
-                    Some(reason) => return Ok(Step::Denied(Box::new(decided.denied(reason, refused.to_string())))),
+                    Some(reason) => return Ok(Step::Refused(Box::new(decided.denied(reason, refused.to_string())))),
                     None => return Err(refused.into()),
                 },
             }

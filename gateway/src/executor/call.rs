@@ -89,7 +89,7 @@ fn approved(gateway: &Gateway, call: &ToolCall, namespace: &str, uid: &str) -> O
         approvals: approval.uid().into_iter().collect(),
         approved: approval.spec.requirements.iter().map(|r| r.rule.clone()).collect(),
         // The hold has the key.
-        idempotency: None,
+        ..Basis::default()
     })
 }
 
@@ -107,18 +107,16 @@ impl Task {
         let ask = Ask::new(&org, caller, self.call.spec.clone(), self.uid.clone(), trace);
         let basis = match std::mem::replace(&mut self.what, What::Interrupted) {
             What::Interrupted => return self.interrupted(gateway, &ask).await,
-            What::Begin(basis) if basis.approvals.is_empty() => Basis::of(&ask),
-            What::Begin(basis) => basis,
+            What::Begin(basis) if basis.approvals.is_empty() => Basis { http_only: true, ..Basis::of(&ask) },
+            What::Begin(basis) => Basis { http_only: true, ..basis },
         };
         match gateway.decide_and_begin(&ask, &basis).await? {
-            // Early denials and waiting are core's, which sees the same call.
-            Step::Ask(_) => Ok(()),
-            Step::Denied(decided) => self.deny(gateway, *decided).await,
+            // What the rules deny or ask people for is core's, which decides on the same call.
+            Step::Ask(_) | Step::Denied(_) | Step::NotOurs => Ok(()),
+            Step::Refused(decided) => self.deny(gateway, *decided).await,
             Step::Replay(id) => self.replay(gateway, &ask, &id).await,
             Step::Elsewhere => self.elsewhere(gateway, &ask).await,
-            Step::Started(started) if is_http(&started.tool) => self.claim_and_run(gateway, &ask, *started).await,
-            // The Tool became a container in between: core began it and looks after it.
-            Step::Started(_) => Ok(()),
+            Step::Started(started) => self.claim_and_run(gateway, &ask, *started).await,
         }
     }
 

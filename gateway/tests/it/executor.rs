@@ -87,7 +87,7 @@ async fn denials_and_waits_are_left_to_core_and_containers_too() {
     start(&edge);
     edge.api.put("toolcalls", call("z", "pay", 1));
     phase(&edge.api, "z", "Succeeded").await;
-    for name in ["waits", "box"] {
+    for name in ["denied", "waits", "box"] {
         assert!(edge.api.get("toolcalls", name).unwrap()["status"].is_null(), "{name}");
     }
     assert_eq!((edge.sent(), edge.ledger.begins().len()), (1, 1));

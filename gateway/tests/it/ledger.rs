@@ -99,7 +99,10 @@ impl Book {
         let (id, executor) = (begin.subject.id.clone(), begin.executor.clone());
         let input = digest(&begin.subject.input);
         match self.attempts.get(&id) {
-            Some(a) if a.state == State::Begun && a.executor == executor => return Ok(Begun { seq: 1, input, again: true }),
+            Some(a) if a.state == State::Begun && a.executor == executor => {
+                self.lose_begin = self.lose_begin.saturating_sub(1);
+                return if self.lose_begin > 0 { Err(unavailable()) } else { Ok(Begun { seq: 1, input, again: true }) };
+            }
             Some(a) if a.state != State::Held => return Err(Refused::AlreadyExecuted { id, state: format!("{:?}", a.state) }),
             _ => {}
         }
