@@ -9,7 +9,7 @@ use futures::StreamExt;
 use jiff::Timestamp;
 use kube::{
     Api, Client, ResourceExt,
-    api::{DeleteParams, Patch, PatchParams},
+    api::{Patch, PatchParams},
     core::DeserializeGuard,
     runtime::{
         Controller,
@@ -31,6 +31,7 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    ends::{expire, plain},
     outcome::Run,
     runner::{EXECUTOR, Runner, StartError},
     status,
@@ -138,24 +139,6 @@ async fn reconcile(guarded: Arc<DeserializeGuard<ToolCall>>, ctx: Arc<CallContex
     let org = OrgId { name: org_name, uid: snapshot.org_uid().to_owned() };
     // Boxed, as in `decide` below: the futures hold whole decisions.
     Box::pin(Pass { ctx: &ctx, call, id, namespace, org, snapshot, now }.go()).await
-}
-
-/// Deletes an ended call when its time is over.
-async fn expire(ctx: &CallContext, call: &ToolCall, namespace: &str, now: Timestamp) -> Result<Action, Error> {
-    let Some(finished) = call.status.as_ref().and_then(|s| s.finished_at.as_ref()) else { return Ok(Action::await_change()) };
-    let left = i64::from(call.spec.ttl_seconds_after_finished) - now.duration_since(finished.0).as_secs();
-    if let Ok(left) = u64::try_from(left)
-        && left > 0
-    {
-        return Ok(Action::requeue(Duration::from_secs(left)));
-    }
-    let api: Api<ToolCall> = Api::namespaced(ctx.client.clone(), namespace);
-    let only = kube::api::Preconditions { uid: call.uid(), resource_version: None };
-    match api.delete(&call.name_any(), &DeleteParams { preconditions: Some(only), ..DeleteParams::default() }).await {
-        Ok(_) => Ok(Action::await_change()),
-        Err(kube::Error::Api(e)) if e.code == 404 || e.code == 409 => Ok(Action::await_change()),
-        Err(error) => Err(error.into()),
-    }
 }
 
 impl Pass<'_> {
@@ -538,23 +521,5 @@ impl Pass<'_> {
         api.patch_status(&self.call.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await?;
         crate::killpoint::reached("call-status-written");
         Ok(())
-    }
-}
-
-/// A refusal that comes before or outside of the rules.
-fn plain(reason: &'static str, message: String, snapshot: &Snapshot) -> Decision {
-    Decision {
-        verdict: Verdict::Deny,
-        reason,
-        message,
-        hint: String::new(),
-        rules: Vec::new(),
-        advisory: Vec::new(),
-        requirements: Vec::new(),
-        expires_after: 0,
-        snapshot: snapshot.digest().to_owned(),
-        agent: None,
-        roles: Vec::new(),
-        tool: None,
     }
 }

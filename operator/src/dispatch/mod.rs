@@ -4,6 +4,7 @@
 //! `pod`, `outcome` and `status` are pure. Nothing here connects to a tool.
 
 mod call;
+mod ends;
 pub mod gate;
 pub mod outcome;
 mod pod;
