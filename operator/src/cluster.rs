@@ -123,7 +123,8 @@ impl Cluster {
     #[must_use]
     pub fn uncounted<'a>(&self, namespace: &str, resources: impl Iterator<Item = &'a String>) -> Vec<String> {
         let quota = self.quotas.get(namespace, names::ORG_OBJECT);
-        let counted = quota.as_ref().and_then(|q| q.status.as_ref()).and_then(|s| s.hard.as_ref());
+        // As the API server's admission sees it: without a use it does not know, it refuses.
+        let counted = quota.as_ref().and_then(|q| q.status.as_ref()).and_then(|s| s.used.as_ref());
         resources.filter(|r| counted.is_none_or(|c| !c.contains_key(*r))).cloned().collect()
     }
 

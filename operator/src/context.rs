@@ -7,7 +7,7 @@ use std::{
 };
 
 use futures::future::BoxFuture;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use kube::Client;
 use polity_ledger::OrgId;
 use tokio::sync::{Mutex, watch};
@@ -17,6 +17,10 @@ use crate::{
     engine::{Key, queue::Queue},
 };
 
+/// How long a quota may stay uncounted before Kubernetes is reminded of it.
+const REMIND: SignedDuration = SignedDuration::from_secs(31);
+/// A namespace that nobody asked about for so long is forgotten.
+const FORGET: SignedDuration = SignedDuration::from_secs(300);
 /// A burst of changes within this is one reconcile.
 const DEBOUNCE: Duration = Duration::from_millis(20);
 
@@ -109,6 +113,8 @@ pub struct Context {
     pub queues: Queues,
     /// By root Org; held while quota is allocated and written: two Orgs of a tree must not both take what is left.
     allocations: std::sync::Mutex<HashMap<String, Arc<Mutex<()>>>>,
+    /// When a namespace's quota was first found uncounted, or Kubernetes last reminded of it.
+    reminded: std::sync::Mutex<HashMap<String, Timestamp>>,
     /// Workers that the API server refused, by Agent: not tried again until something has changed or time has passed.
     pub refusals: std::sync::Mutex<HashMap<Key, Refusal>>,
     clock: Clock,
@@ -128,6 +134,7 @@ impl Context {
             cluster: Cluster::default(),
             queues: Queues::default(),
             allocations: std::sync::Mutex::default(),
+            reminded: std::sync::Mutex::default(),
             refusals: std::sync::Mutex::default(),
             clock,
         })
@@ -139,6 +146,18 @@ impl Context {
         // Nobody holds or waits for these.
         all.retain(|_, lock| Arc::strong_count(lock) > 1);
         all.entry(root.to_owned()).or_default().clone()
+    }
+
+    /// Whether it is time to remind Kubernetes of a quota that it does not count: each half minute, the first time after one.
+    pub fn remind(&self, namespace: &str, now: Timestamp) -> bool {
+        let mut all = self.reminded.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|_, at| now.duration_since(*at) < FORGET);
+        let since = *all.entry(namespace.to_owned()).or_insert(now);
+        let due = now.duration_since(since) >= REMIND;
+        if due {
+            all.insert(namespace.to_owned(), now);
+        }
+        due
     }
 
     /// Present time.

@@ -162,8 +162,22 @@ async fn quota(ctx: &Context, facts: &Facts, foreign: bool, applied: &mut Applie
     let Some(share) = allocate(&units(&ctx.cluster, &name)).remove(&name) else { return Ok(()) };
     apply_child(ctx, &build::resource_quota(&facts.org, &share.hard), foreign).await?;
     applied.uncounted = ctx.cluster.uncounted(facts.org.wanted_namespace(), share.hard.keys());
+    remind(ctx, facts, &share.hard, foreign, &applied.uncounted).await?;
     applied.hard = Some(share.hard.clone());
     applied.share = Some(share);
+    Ok(())
+}
+
+/// Kubernetes' quota controller learns of new kinds up to 30 s after they are installed, and looks again at a quota that it has seen before only
+/// after minutes, or when its spec changes. So one that stays uncounted is changed and changed back.
+async fn remind(ctx: &Context, facts: &Facts, hard: &Amounts, foreign: bool, uncounted: &[String]) -> Result<(), OrgError> {
+    if uncounted.is_empty() || !ctx.remind(facts.org.wanted_namespace(), facts.now) {
+        return Ok(());
+    }
+    tracing::info!(org = facts.org.name_any(), ?uncounted, "the quota is not counted yet: reminding Kubernetes of it");
+    let counted: Amounts = hard.iter().filter(|(r, _)| !uncounted.contains(r)).map(|(r, a)| (r.clone(), *a)).collect();
+    apply_child(ctx, &build::resource_quota(&facts.org, &counted), foreign).await?;
+    apply_child(ctx, &build::resource_quota(&facts.org, hard), foreign).await?;
     Ok(())
 }
 

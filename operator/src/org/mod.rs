@@ -98,6 +98,8 @@ fn next(facts: &dereference::Facts, applied: &apply::Applied, status: &polity_ap
             let wait = Duration::try_from(at.duration_since(facts.now)).unwrap_or_default();
             Outcome::At(wait + Duration::from_millis(1))
         }
+        // It is counted within a moment of a reminder, or never by itself.
+        None if !applied.uncounted.is_empty() => Outcome::At(Duration::from_secs(8)),
         // Whether somebody has freed a name of ours, no watch tells.
         None if applied.taken.is_some() || polity_api::conditions::is_true(&status.conditions, polity_api::conditions::RECONCILING) => {
             Outcome::Waiting
