@@ -4,6 +4,9 @@ use anyhow::Result;
 
 use crate::cluster::Cluster;
 
+/// Verbs that change something.
+const WRITES: [&str; 5] = ["create", "update", "patch", "delete", "deletecollection"];
+
 /// One write.
 #[derive(Clone, Debug)]
 pub struct Write {
@@ -32,7 +35,7 @@ pub fn writes(cluster: &Cluster, from: u64) -> Result<Vec<Write>> {
     let text_of = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
     let events = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
     Ok(events
-        .filter(|e| e["stage"] == "ResponseComplete")
+        .filter(|e| e["stage"] == "ResponseComplete" && e["verb"].as_str().is_some_and(|verb| WRITES.contains(&verb)))
         .map(|e| {
             let sub = text_of(&e["objectRef"]["subresource"]);
             let resource = text_of(&e["objectRef"]["resource"]);

@@ -2,6 +2,7 @@
 //! manifests, and waiting with a deadline. Asserts nothing by itself.
 
 pub mod audit;
+pub mod chaos;
 pub mod cluster;
 pub mod install;
 pub mod ledger;

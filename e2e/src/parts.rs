@@ -130,6 +130,18 @@ impl Part {
         self.child.as_mut().is_some_and(|c| matches!(c.try_wait(), Ok(None)))
     }
 
+    /// Whether it has been ended by SIGKILL, not by itself.
+    pub fn killed(&mut self) -> bool {
+        use std::os::unix::process::ExitStatusExt;
+        self.child.as_mut().is_some_and(|c| matches!(c.try_wait(), Ok(Some(status)) if status.signal() == Some(9)))
+    }
+
+    /// Its log so far.
+    #[must_use]
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
     /// Waits until it is ready.
     ///
     /// # Errors

@@ -9,7 +9,62 @@ use k8s_openapi::api::{
 };
 use kube::{Api, ResourceExt};
 
-use crate::{parts::Polity, wait};
+use crate::{cluster::Cluster, parts::Polity, wait};
+
+/// What a scripted shim needs: the cluster and the gateway. Of its own, so that parts may be restarted while it works.
+#[derive(Clone)]
+pub struct Shim {
+    cluster: Cluster,
+    gateway: String,
+    patience: Duration,
+}
+
+impl Shim {
+    /// A shim that waits up to `patience` for each step, over restarts of core and edge.
+    #[must_use]
+    pub fn new(polity: &Polity, patience: Duration) -> Self {
+        Self { cluster: polity.cluster.clone(), gateway: polity.gateway(), patience }
+    }
+
+    /// As [`play`].
+    ///
+    /// # Errors
+    /// The Pod does not appear or is not let start, or the edge refuses.
+    pub async fn play(&self, namespace: &str, id: &str, exit_code: i32, stdout: &str) -> Result<serde_json::Value> {
+        let name = format!("call-{id}");
+        let pods: Api<Pod> = Api::namespaced(self.cluster.admin().await?, namespace);
+        let pod = wait::until(self.patience, "the tool's Pod is let start", || async {
+            let pod = pods.get(&name).await.map_err(|e| e.to_string())?;
+            let gated = pod.spec.as_ref().is_some_and(|s| s.scheduling_gates.as_ref().is_some_and(|g| !g.is_empty()));
+            if gated { Err("gated".to_owned()) } else { Ok(pod) }
+        })
+        .await?;
+        let token = bound_token(&self.cluster, namespace, &name, pod.uid().context("uid")?).await?;
+        let base = format!("{}/shim/v1/runs/{id}", self.gateway);
+        let http = client()?;
+        let input = wait::until(self.patience, "the input of the run", || async {
+            let answer = http.get(format!("{base}/input")).bearer_auth(&token).send().await.map_err(|e| e.to_string())?;
+            if answer.status().is_success() {
+                Ok(answer)
+            } else {
+                Err(format!("{}: {}", answer.status(), answer.text().await.unwrap_or_default()))
+            }
+        })
+        .await?;
+        let input: serde_json::Value = input.json().await?;
+        let body = serde_json::json!({"exitCode": exit_code, "stdout": stdout, "stderrTail": ""});
+        wait::until(self.patience, "the result is taken", || async {
+            let answer = http.post(format!("{base}/result")).bearer_auth(&token).json(&body).send().await.map_err(|e| e.to_string())?;
+            if answer.status().is_success() {
+                Ok(())
+            } else {
+                Err(format!("{}: {}", answer.status(), answer.text().await.unwrap_or_default()))
+            }
+        })
+        .await?;
+        Ok(input)
+    }
+}
 
 /// Waits until the call's Pod may start, fetches the input as its shim would, and posts a result.
 /// Returns the input that it was given.
@@ -17,34 +72,7 @@ use crate::{parts::Polity, wait};
 /// # Errors
 /// The Pod does not appear or is not let start, or the edge refuses.
 pub async fn play(polity: &Polity, namespace: &str, id: &str, exit_code: i32, stdout: &str) -> Result<serde_json::Value> {
-    let name = format!("call-{id}");
-    let pods: Api<Pod> = Api::namespaced(polity.cluster.admin().await?, namespace);
-    let pod = wait::until(Duration::from_secs(20), "the tool's Pod is let start", || async {
-        let pod = pods.get(&name).await.map_err(|e| e.to_string())?;
-        let gated = pod.spec.as_ref().is_some_and(|s| s.scheduling_gates.as_ref().is_some_and(|g| !g.is_empty()));
-        if gated { Err("gated".to_owned()) } else { Ok(pod) }
-    })
-    .await?;
-    let token = pod_token(polity, namespace, &name, pod.uid().context("uid")?).await?;
-    let base = format!("{}/shim/v1/runs/{id}", polity.gateway());
-    let http = client()?;
-    let input = wait::until(Duration::from_secs(20), "the input of the run", || async {
-        let answer = http.get(format!("{base}/input")).bearer_auth(&token).send().await.map_err(|e| e.to_string())?;
-        if answer.status().is_success() {
-            Ok(answer)
-        } else {
-            Err(format!("{}: {}", answer.status(), answer.text().await.unwrap_or_default()))
-        }
-    })
-    .await?;
-    let input: serde_json::Value = input.json().await?;
-    let body = serde_json::json!({"exitCode": exit_code, "stdout": stdout, "stderrTail": ""});
-    wait::until(Duration::from_secs(20), "the result is taken", || async {
-        let answer = http.post(format!("{base}/result")).bearer_auth(&token).json(&body).send().await.map_err(|e| e.to_string())?;
-        if answer.status().is_success() { Ok(()) } else { Err(format!("{}: {}", answer.status(), answer.text().await.unwrap_or_default())) }
-    })
-    .await?;
-    Ok(input)
+    Shim::new(polity, Duration::from_secs(20)).play(namespace, id, exit_code, stdout).await
 }
 
 /// A token of the Org's tool account bound to this Pod, as the kubelet would mount it.
@@ -52,6 +80,10 @@ pub async fn play(polity: &Polity, namespace: &str, id: &str, exit_code: i32, st
 /// # Errors
 /// The API server refuses.
 pub async fn pod_token(polity: &Polity, namespace: &str, pod: &str, uid: String) -> Result<String> {
+    bound_token(&polity.cluster, namespace, pod, uid).await
+}
+
+async fn bound_token(cluster: &Cluster, namespace: &str, pod: &str, uid: String) -> Result<String> {
     let bound = BoundObjectReference {
         api_version: Some("v1".to_owned()),
         kind: Some("Pod".to_owned()),
@@ -59,7 +91,7 @@ pub async fn pod_token(polity: &Polity, namespace: &str, pod: &str, uid: String)
         uid: Some(uid),
     };
     let spec = TokenRequestSpec { audiences: vec!["polity".to_owned()], bound_object_ref: Some(bound), expiration_seconds: Some(600) };
-    polity.cluster.token(namespace, "polity-tool", spec).await
+    cluster.token(namespace, "polity-tool", spec).await
 }
 
 /// An HTTP client that does not check the edge's certificate: the tests of certificates do.

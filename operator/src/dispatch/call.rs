@@ -19,7 +19,7 @@ use kube::{
     },
 };
 use polity_api::{
-    Approval, Task, ToolCall, ToolCallStatus,
+    Approval, Org, Task, ToolCall, ToolCallStatus,
     approval::ApprovalPhase,
     reasons,
     toolcall::{Phase, PodRef, ResolvedOutcome},
@@ -42,6 +42,9 @@ use crate::approval;
 const SOON: Duration = Duration::from_secs(2);
 /// How soon to look again at a call that runs; its end normally arrives earlier by itself.
 const WHILE_RUNNING: Duration = Duration::from_secs(10);
+
+/// How soon to look again at a call that waits for people.
+const WHILE_WAITING: Duration = Duration::from_secs(30);
 
 /// What reconciling a call needs.
 pub struct CallContext {
@@ -71,10 +74,21 @@ pub async fn run(ctx: Arc<CallContext>, stop: CancellationToken) {
     let calls: Api<DeserializeGuard<ToolCall>> = Api::all(ctx.client.clone());
     let approvals: Api<DeserializeGuard<Approval>> = Api::all(ctx.client.clone());
     let tasks: Api<DeserializeGuard<Task>> = Api::all(ctx.client.clone());
+    let orgs: Api<DeserializeGuard<Org>> = Api::all(ctx.client.clone());
     let controller = Controller::new(calls, watcher::Config::default());
-    let store = controller.store();
+    let (store, waiting) = (controller.store(), controller.store());
     controller
         .owns(approvals, watcher::Config::default())
+        // A call that waits ends with its Org, which waits for it.
+        .watches(orgs, watcher::Config::default(), move |org| {
+            let namespace =
+                org.0.as_ref().ok().filter(|o| o.metadata.deletion_timestamp.is_some()).map(|o| o.wanted_namespace().to_owned());
+            let open = |call: &Arc<DeserializeGuard<ToolCall>>| {
+                call.0.as_ref().is_ok_and(|c| c.status.as_ref().and_then(|s| s.phase) == Some(Phase::WaitingApproval))
+            };
+            let calls = namespace.map(|namespace| waiting.state().into_iter().filter(move |c| c.namespace().as_ref() == Some(&namespace)));
+            calls.into_iter().flatten().filter(open).map(|c| ObjectRef::from_obj(c.as_ref())).collect::<Vec<_>>()
+        })
         .watches(tasks, watcher::Config::default(), move |task| {
             let name = task.name_any();
             let namespace = task.namespace();
@@ -336,7 +350,8 @@ impl Pass<'_> {
         crate::killpoint::reached("call-approval-made");
         let shown = status::shown(&decision, Some(held.input), Some(held.seq), self.now);
         self.write(status::waiting(self.status(), shown, &approval.name_any(), self.generation(), self.now)).await?;
-        Ok(Action::await_change())
+        // Its Org may close and its Policies change while it waits.
+        Ok(Action::requeue(WHILE_WAITING))
     }
 
     /// Begins an allowed call; an `http` call is the edge's.
