@@ -1,0 +1,126 @@
+//! Parts die while calls run: what was accepted ends truthfully, what was refused passes when tried again.
+
+use std::{cell::Cell, path::Path, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use kube::{Api, ResourceExt, api::PostParams};
+use polity_api::{ToolCall, toolcall::Phase};
+use polity_e2e::{cluster::SYSTEM, ledger, org_name, until};
+
+use crate::{
+    fixtures::{PATIENCE, call, calls, ended, expect, organisation, settled},
+    node::Node,
+};
+
+/// Creates a call, trying again while it is refused; says how often it was.
+async fn insist(api: &Api<ToolCall>, call: &ToolCall) -> Result<(ToolCall, usize)> {
+    let refused = Cell::new(0);
+    let made = until(Duration::from_secs(60), "a call is accepted when tried again", || async {
+        api.create(&PostParams::default(), call).await.map_err(|e| {
+            refused.set(refused.get() + 1);
+            e.to_string()
+        })
+    })
+    .await?;
+    Ok((made, refused.get()))
+}
+
+/// A number below `limit`, another in each run.
+fn chance(limit: u8) -> usize {
+    usize::from(uuid::Uuid::new_v4().as_bytes()[0] % limit)
+}
+
+/// Ends core's process on this machine as a crash would: by its own pid, found by the Pod's uid in its cgroup.
+fn crash(node: &Node) -> Result<()> {
+    let pod = node.get(&["pod", "polity-core-0", "--namespace", SYSTEM])?;
+    let uid = pod["metadata"]["uid"].as_str().context("uid of core's Pod")?.to_owned();
+    for entry in std::fs::read_dir("/proc")? {
+        let path = entry?.path();
+        if is_core(&path, &uid) {
+            let pid = path.file_name().and_then(|n| n.to_str()).context("pid")?.to_owned();
+            let killed = std::process::Command::new("kill").args(["-9", &pid]).status()?;
+            ensure!(killed.success(), "kill -9 {pid}");
+            return Ok(());
+        }
+    }
+    anyhow::bail!("no process of core's Pod {uid}")
+}
+
+fn is_core(process: &Path, pod_uid: &str) -> bool {
+    let read = |name: &str| std::fs::read_to_string(process.join(name)).unwrap_or_default();
+    let cgroup = read("cgroup");
+    (cgroup.contains(pod_uid) || cgroup.contains(&pod_uid.replace('-', "_"))) && read("cmdline").starts_with("/polity\0")
+}
+
+async fn core_is_back(node: &Node) -> Result<()> {
+    until(PATIENCE, "core is ready again", || async {
+        let pod = node.get(&["pod", "polity-core-0", "--namespace", SYSTEM]).map_err(|e| e.to_string())?;
+        let list = pod["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        let ready = list.iter().any(|c| c["type"] == "Ready" && c["status"] == "True") && pod["metadata"]["deletionTimestamp"].is_null();
+        if ready { Ok(()) } else { Err(pod["status"].to_string()) }
+    })
+    .await
+}
+
+pub async fn core_is_killed(node: &mut Node) -> Result<()> {
+    let node = &*node;
+    let name = org_name("killed");
+    let uid = organisation(node, &name).await?;
+    let (bot, client) = (calls(node, &name).await?, node.cluster.admin().await?);
+    let mut made = Vec::new();
+    for round in 0..3 {
+        let at = chance(5);
+        for index in 0..6 {
+            made.push(insist(&bot, &call("greet", r#"{"name":"Ann"}"#)?).await?.0);
+            if index == at {
+                // Waits a little, by chance, for one of the calls before: then some run, some begin, some end.
+                let earlier = &made[made.len() - 1 - chance(u8::try_from(at + 1)?)];
+                until(PATIENCE, "a call has begun", || async {
+                    let now =
+                        Api::<ToolCall>::namespaced(client.clone(), &name).get(&earlier.name_any()).await.map_err(|e| e.to_string())?;
+                    now.status.and_then(|s| s.phase).filter(|p| *p != Phase::Pending).map(|_| ()).ok_or_else(|| "Pending".to_owned())
+                })
+                .await?;
+                if round == 1 {
+                    node.kubectl(&["delete", "pod", "polity-core-0", "--namespace", SYSTEM, "--grace-period=0", "--force"])?;
+                } else {
+                    crash(node)?;
+                }
+            }
+        }
+        core_is_back(node).await?;
+    }
+    for call in &made {
+        let call = ended(&client, &name, &call.name_any()).await?;
+        expect(&call, Phase::Succeeded, "")?;
+        settled(node, &uid, &call, "Done")?;
+    }
+    ledger::check(&node.data()?)?;
+    Ok(())
+}
+
+pub async fn edge_goes(node: &mut Node) -> Result<()> {
+    let node = &*node;
+    let name = org_name("edge");
+    let uid = organisation(node, &name).await?;
+    let (bot, client) = (calls(node, &name).await?, node.cluster.admin().await?);
+    let mut made = Vec::new();
+    for index in 0..10 {
+        if index == 2 || index == 6 {
+            let pods = node.get(&["pods", "--namespace", SYSTEM, "--selector=app.kubernetes.io/component=edge"])?;
+            let pod = pods["items"][0]["metadata"]["name"].as_str().context("no edge")?.to_owned();
+            node.kubectl(&["delete", "pod", &pod, "--namespace", SYSTEM, "--wait=false"])?;
+        }
+        let (call, refused) = insist(&bot, &call("greet", r#"{"name":"Ann"}"#)?).await?;
+        if refused > 0 {
+            println!("mended by trying again {refused} times");
+        }
+        made.push(call);
+    }
+    for call in &made {
+        let call = ended(&client, &name, &call.name_any()).await?;
+        expect(&call, Phase::Succeeded, "")?;
+        settled(node, &uid, &call, "Done")?;
+    }
+    node.kubectl(&["rollout", "status", "deployment/polity-edge", "--namespace", SYSTEM, "--timeout=120s"]).map(|_| ())
+}
