@@ -19,6 +19,9 @@ pub const CLI: &str = "kubectl-polity";
 /// Binary and the package that it is in.
 const BINARIES: &[(&str, &str)] = &[("polity", "polity-operator"), ("polity-worker", "polity-worker"), ("polity-shim", "polity-shim")];
 
+/// Certificates of public authorities, where Debian keeps them and where the edge looks.
+const ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";
+
 /// Builds the binaries and writes the image's archive.
 pub fn image() -> Result<Written> {
     let triple = match std::env::consts::ARCH {
@@ -36,7 +39,14 @@ pub fn image() -> Result<Written> {
     cargo.args(BINARIES.iter().flat_map(|(_, package)| ["--package", package]));
     run::check(&mut cargo)?;
     let built = target.join(triple).join("release");
-    let files = BINARIES.iter().map(|(name, _)| ((*name).to_owned(), built.join(name))).collect();
+    let mut files: Vec<(String, PathBuf)> = BINARIES.iter().map(|(name, _)| ((*name).to_owned(), built.join(name))).collect();
+    // What `http` Tools trust outside of the cluster, where the machine that builds has it; without it each such Tool needs a caBundle.
+    let roots = PathBuf::from(ROOTS);
+    if roots.exists() {
+        files.push((ROOTS.trim_start_matches('/').to_owned(), roots));
+    } else {
+        println!("{ROOTS} is missing (package ca-certificates): http Tools will trust only their own caBundle");
+    }
     let names = vec![format!("{REPOSITORY}:dev"), format!("{REPOSITORY}:dev-DIGEST")];
     image::write(&Image { names, files, entrypoint: "/polity".to_owned() }, &target.join("polity.tar"))
 }
