@@ -4,6 +4,7 @@
 mod admission;
 mod calls;
 mod chart;
+mod crash;
 mod examples;
 mod fixtures;
 mod gateway;
@@ -67,6 +68,8 @@ fn main() -> ExitCode {
         .test("admission_a_dry_run_leaves_no_trace", |p| Box::pin(admission::a_dry_run_leaves_no_trace(p)))
         .test("admission_an_early_denial_is_noted", |p| Box::pin(admission::an_early_denial_is_noted(p)))
         .test("admission_a_protected_policy_holds", |p| Box::pin(admission::a_protected_policy_holds(p)))
+        .alone("crash_core_at_each_point_of_a_call", |p| Box::pin(crash::at_each_point_of_a_call(p)))
+        .alone("crash_core_at_each_point_of_an_org", |p| Box::pin(crash::at_each_point_of_an_org(p)))
         .run(|polity| {
             let count = polity_e2e::ledger::check(&polity.dir.join("data"))?;
             println!("invariants hold over {count} ledger records");
