@@ -9,7 +9,7 @@ use polity_api::{Org, Role, conditions};
 use polity_e2e::{apply, until};
 
 /// How long core may take to bring something about.
-pub const SOON: Duration = Duration::from_secs(20);
+pub const SOON: Duration = Duration::from_secs(60);
 
 /// Manifests of an Org `name`: `bot` may call `pay`; up to 50 freely, to 500 with a manager's approval, never to `mallory`.
 pub fn manifests(name: &str) -> String {
