@@ -119,6 +119,8 @@ fn controller_manager(cluster: &Cluster) -> Result<()> {
         "--use-service-account-credentials=true".to_owned(),
         "--leader-elect=false".to_owned(),
         "--secure-port=0".to_owned(),
+        // A quota on a kind whose definition is new is first counted at the next full sync: 5 minutes by default.
+        "--resource-quota-sync-period=5s".to_owned(),
         "--kube-api-qps=500".to_owned(),
         "--kube-api-burst=1000".to_owned(),
     ];
