@@ -43,9 +43,24 @@ pub async fn forged_callers_are_refused(polity: &Polity) -> Result<()> {
         Caller { username: boss.clone(), ..Caller::default() },
         Caller { username: boss.clone(), via: Some("system:serviceaccount:polity-system:polity-edge".to_owned()), ..Caller::default() },
         Caller { username: format!("bot@{org}"), groups: vec!["finance".to_owned()], ..Caller::default() },
-        Caller { username: format!("bot@{org}"), groups: vec!["system:authenticated".to_owned()], via: Some("x".to_owned()), ..Caller::default() },
-        Caller { username: format!("bot@{org}"), groups: vec!["system:authenticated".to_owned()], pod_uid: Some("x".to_owned()), ..Caller::default() },
-        Caller { username: format!("bot@{org}"), groups: vec!["system:authenticated".to_owned()], chain: vec![boss.clone()], ..Caller::default() },
+        Caller {
+            username: format!("bot@{org}"),
+            groups: vec!["system:authenticated".to_owned()],
+            via: Some("x".to_owned()),
+            ..Caller::default()
+        },
+        Caller {
+            username: format!("bot@{org}"),
+            groups: vec!["system:authenticated".to_owned()],
+            pod_uid: Some("x".to_owned()),
+            ..Caller::default()
+        },
+        Caller {
+            username: format!("bot@{org}"),
+            groups: vec!["system:authenticated".to_owned()],
+            chain: vec![boss.clone()],
+            ..Caller::default()
+        },
     ] {
         let shown = format!("{caller:?}");
         for api in [&calls, &master] {
@@ -55,7 +70,14 @@ pub async fn forged_callers_are_refused(polity: &Polity) -> Result<()> {
                 Err(kube::Error::Api(status)) => ensure!(status.code == 403, "{shown}: {status:?}"),
                 Ok(made) => {
                     let found = made.spec.caller.context("caller")?;
-                    ensure!(found.username == format!("bot@{org}") && found.via.is_none() && found.chain.is_empty() && found.pod_uid.is_none() && !found.groups.contains(&"finance".to_owned()), "{shown}: {found:?}");
+                    ensure!(
+                        found.username == format!("bot@{org}")
+                            && found.via.is_none()
+                            && found.chain.is_empty()
+                            && found.pod_uid.is_none()
+                            && !found.groups.contains(&"finance".to_owned()),
+                        "{shown}: {found:?}"
+                    );
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -63,12 +85,27 @@ pub async fn forged_callers_are_refused(polity: &Polity) -> Result<()> {
     }
     let (name, _) = help::made(&calls, &call(200, "ann")).await?;
     let waiting = phase(&admin, &org, &name, Phase::WaitingApproval).await?;
-    help::refused(help::patch(&admin, "ToolCall", Some(&org), &name, json!({"spec": {"caller": {"username": boss}}})).await?, 422, &["caller is immutable"])?;
-    help::refused(help::patch(&admin, "ToolCall", Some(&org), &name, json!({"spec": {"input": {"amount": 1}}})).await?, 422, &["input is immutable"])?;
+    help::refused(
+        help::patch(&admin, "ToolCall", Some(&org), &name, json!({"spec": {"caller": {"username": boss}}})).await?,
+        422,
+        &["caller is immutable"],
+    )?;
+    help::refused(
+        help::patch(&admin, "ToolCall", Some(&org), &name, json!({"spec": {"input": {"amount": 1}}})).await?,
+        422,
+        &["input is immutable"],
+    )?;
     let approval = waiting.status.and_then(|s| s.approval).context("approval")?;
     // Somebody else's entry, also with stamps that look right.
-    let other: Api<DynamicObject> = Api::namespaced_with(polity.cluster.user(&format!("other@{org}"), &[]).await?, &org, &kube::core::ApiResource::erase::<polity_api::Approval>(&()));
-    for entry in [json!({"by": boss, "decision": "Approve"}), json!({"by": boss, "decision": "Approve", "at": "2026-11-21T00:00:00Z", "groups": ["system:authenticated"]})] {
+    let other: Api<DynamicObject> = Api::namespaced_with(
+        polity.cluster.user(&format!("other@{org}"), &[]).await?,
+        &org,
+        &kube::core::ApiResource::erase::<polity_api::Approval>(&()),
+    );
+    for entry in [
+        json!({"by": boss, "decision": "Approve"}),
+        json!({"by": boss, "decision": "Approve", "at": "2026-11-21T00:00:00Z", "groups": ["system:authenticated"]}),
+    ] {
         let answer = other.patch(&approval, &PatchParams::default(), &Patch::Merge(json!({"spec": {"decisions": [entry]}}))).await;
         help::refused(answer, 403, &["own entry"])?;
     }
@@ -99,7 +136,10 @@ pub async fn forged_status_is_refused(polity: &Polity) -> Result<()> {
             ("ToolCall", Some(&org), name.as_str(), json!({"phase": "Succeeded"})),
             ("Approval", Some(&org), approval.as_str(), json!({"phase": "Approved"})),
         ] {
-            let api = manifests::api_of(client, &json!({"apiVersion": "polity.dev/v1alpha1", "kind": kind, "metadata": {"namespace": namespace}}))?;
+            let api = manifests::api_of(
+                client,
+                &json!({"apiVersion": "polity.dev/v1alpha1", "kind": kind, "metadata": {"namespace": namespace}}),
+            )?;
             let answer = api.patch_status(name, &PatchParams::default(), &Patch::Merge(json!({"status": status}))).await;
             help::refused(answer, 403, &["only Polity writes the status"]).with_context(|| kind.to_owned())?;
         }
@@ -150,7 +190,14 @@ pub async fn a_typo_in_a_rule_is_named(polity: &Polity) -> Result<()> {
     ask.spec.tool.name = "later".to_owned();
     ask.spec.input = None;
     help::refuses(&help::bot(polity, &org).await?, &ask, "PolicyNotTyped").await?;
-    help::patch(&admin, "Policy", Some(&org), "early", json!({"spec": {"rules": [{"name": "rule", "expression": "!has(args.other) || args.other == 1", "effect": "Deny"}]}})).await??;
+    help::patch(
+        &admin,
+        "Policy",
+        Some(&org),
+        "early",
+        json!({"spec": {"rules": [{"name": "rule", "expression": "!has(args.other) || args.other == 1", "effect": "Deny"}]}}),
+    )
+    .await??;
     help::takes(&help::bot(polity, &org).await?, &ask).await
 }
 
@@ -213,7 +260,8 @@ pub async fn arguments_out_of_bounds(polity: &Polity) -> Result<()> {
         (json!({"amount": 20, "to": null}), "to"),
         (json!({"amount": 9_223_372_036_854_775_807_u64, "to": ["ann"]}), "to"),
     ] {
-        help::refused(calls.create(&PostParams::default(), &with(input.clone())).await, 403, &["InvalidArguments", part]).with_context(|| input.to_string())?;
+        help::refused(calls.create(&PostParams::default(), &with(input.clone())).await, 403, &["InvalidArguments", part])
+            .with_context(|| input.to_string())?;
     }
     // A free-form tool: size and depth are bounded whatever the schema says.
     let free = json!({"apiVersion": "polity.dev/v1alpha1", "kind": "Tool", "metadata": {"name": "free", "namespace": org},
@@ -321,10 +369,15 @@ pub async fn a_protected_policy_holds(polity: &Polity) -> Result<()> {
         json!({"spec": {"rules": [{"name": "rule", "expression": "true", "effect": "Deny"}]}}),
         json!({"metadata": {"ownerReferences": [{"apiVersion": "v1", "kind": "ConfigMap", "name": "x", "uid": "00000000-0000-0000-0000-000000000000"}]}}),
     ] {
-        help::refused(policies.patch("house", &PatchParams::default(), &merge(change.clone())).await, 403, &["govern"]).with_context(|| change.to_string())?;
+        help::refused(policies.patch("house", &PatchParams::default(), &merge(change.clone())).await, 403, &["govern"])
+            .with_context(|| change.to_string())?;
     }
     help::refused(policies.delete("house", &DeleteParams::default()).await, 403, &["govern"])?;
-    help::refused(policies.delete_collection(&DeleteParams::default(), &ListParams::default().fields("metadata.name=house")).await, 403, &[])?;
+    help::refused(
+        policies.delete_collection(&DeleteParams::default(), &ListParams::default().fields("metadata.name=house")).await,
+        403,
+        &[],
+    )?;
     policies.patch("house", &PatchParams::default(), &merge(json!({"metadata": {"labels": {"a": "b"}}}))).await?;
     let governed: Api<Policy> = help::of(polity, &director, &org).await?;
     governed.patch("house", &PatchParams::default(), &merge(json!({"spec": {"description": "by the director"}}))).await?;

@@ -166,6 +166,7 @@ async fn ended(polity: &Polity, houses: &[House], made: &Made) -> Result<()> {
     let output = status.result.and_then(|r| r.output);
     ensure!(output == Some(json!({"receipt": made.id})), "another result: {output:?}");
     ensure!(status.pod.as_ref().is_some_and(|p| p.name == format!("call-{}", made.id)), "{:?}", status.pod);
+    ensure!(status.decision.as_ref().is_some_and(|d| d.verdict == "Allow") && status.started_at.is_some(), "{:?}", status.decision);
     ensure!(count("begin") == 1 && count("settle") == 1 && count("hold") <= 1 && kinds.len() == 2 + count("hold"), "{kinds:?}");
     if let Some(approval) = status.approval {
         let admin = polity.cluster.admin().await?;

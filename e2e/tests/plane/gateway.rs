@@ -36,14 +36,20 @@ pub async fn an_agent_acts(polity: &Polity) -> Result<()> {
     ensure!(input == json!({"amount": 20, "to": "ann"}), "{input}");
     let (code, ended) = robot.read(&org, id, SOON).await?;
     ensure!(code == 200 && ended["phase"] == "Succeeded" && ended["result"]["output"] == json!({"receipt": "r-1"}), "{code} {ended}");
-    ensure!(Api::<ToolCall>::namespaced(admin.clone(), &org).list(&ListParams::default()).await?.items.is_empty(), "a call without approval became an object");
+    ensure!(
+        Api::<ToolCall>::namespaced(admin.clone(), &org).list(&ListParams::default()).await?.items.is_empty(),
+        "a call without approval became an object"
+    );
     let lines = help::lines(polity, &uid, Some(id))?;
     ensure!(help::kinds(&lines) == ["begin", "settle"], "{lines:?}");
     ensure!(lines[0].to_string().contains(&robot.pod.uid().unwrap_or_default()), "the record does not name the worker: {}", lines[0]);
 
     let (code, denied) = robot.call(&org, pay(20, "mallory")).await?;
     let rules = json!([format!("{org}/limits/not-mallory")]);
-    ensure!(code == 403 && denied["reason"] == "PolicyDenied" && denied["rules"] == rules && denied["hint"] == "pay somebody else", "{code} {denied}");
+    ensure!(
+        code == 403 && denied["reason"] == "PolicyDenied" && denied["rules"] == rules && denied["hint"] == "pay somebody else",
+        "{code} {denied}"
+    );
     let record = denied["id"].as_str().context("id of the denial")?;
     ensure!(help::kinds(&help::lines(polity, &uid, Some(record))?) == ["decision"], "the denial is not recorded");
 
@@ -51,7 +57,10 @@ pub async fn an_agent_acts(polity: &Polity) -> Result<()> {
     let id = begun["id"].as_str().context("id")?;
     shim::play(polity, &org, id, 3, "").await?;
     let (code, failed) = robot.read(&org, id, SOON).await?;
-    ensure!(code == 200 && failed["phase"] == "Failed" && failed["reason"] == "ToolFailed" && failed["result"]["code"] == 3, "{code} {failed}");
+    ensure!(
+        code == 200 && failed["phase"] == "Failed" && failed["reason"] == "ToolFailed" && failed["result"]["code"] == 3,
+        "{code} {failed}"
+    );
 
     let (code, waits) = robot.call(&org, pay(200, "ann")).await?;
     ensure!(code == 202 && waits["phase"] == "WaitingApproval", "{code} {waits}");
@@ -68,7 +77,8 @@ pub async fn results_that_do_not_fit(polity: &Polity) -> Result<()> {
     let admin = polity.cluster.admin().await?;
     let org = org_name("results");
     fixtures::organisation(&admin, &org).await?;
-    help::patch(&admin, "Tool", Some(&org), "pay", json!({"spec": {"outputSchema": {"type": "object", "required": ["receipt"]}}})).await??;
+    help::patch(&admin, "Tool", Some(&org), "pay", json!({"spec": {"outputSchema": {"type": "object", "required": ["receipt"]}}}))
+        .await??;
     let robot = help::robot(polity, &org).await?;
     let large = json!({"receipt": "x".repeat(20 * 1024)}).to_string();
     for (stdout, reason) in [("no json", "InvalidResult"), (r#"{"other": 1}"#, "InvalidResult"), (large.as_str(), "ResultTooLarge")] {
@@ -145,7 +155,8 @@ pub async fn an_idempotency_key_runs_once(polity: &Polity) -> Result<()> {
     let org = org_name("once");
     let uid = fixtures::organisation(&admin, &org).await?;
     let robot = help::robot(polity, &org).await?;
-    let keyed = |amount: i64| json!({"tool": "pay", "input": {"amount": amount, "to": "ann"}, "idempotencyKey": "invoice-7", "waitSeconds": 0});
+    let keyed =
+        |amount: i64| json!({"tool": "pay", "input": {"amount": amount, "to": "ann"}, "idempotencyKey": "invoice-7", "waitSeconds": 0});
     let racing = join_all((0..10).map(|_| robot.call(&org, keyed(20)))).await;
     let mut ids: Vec<String> = Vec::new();
     for answer in racing {
@@ -177,18 +188,29 @@ pub async fn egress_is_refused(polity: &Polity) -> Result<()> {
     let org = org_name("egress");
     let uid = fixtures::organisation(&admin, &org).await?;
     let tool = |name: &str, url: &str| {
-        format!("{{apiVersion: polity.dev/v1alpha1, kind: Tool, metadata: {{name: {name}, namespace: {org}}}, spec: {{runtime: {{http: {{url: '{url}'}}}}}}}}")
+        format!(
+            "{{apiVersion: polity.dev/v1alpha1, kind: Tool, metadata: {{name: {name}, namespace: {org}}}, spec: {{runtime: {{http: {{url: '{url}'}}}}}}}}"
+        )
     };
     for url in [
-        "http://127.0.0.1:6443/", "https://169.254.169.254/latest/meta-data", "http://[::1]/", "http://[::ffff:127.0.0.1]/", "http://0.0.0.0/",
-        "http://2130706433/", "http://0x7f.1/", "http://user@203.0.113.1/", "ftp://203.0.113.1/",
+        "http://127.0.0.1:6443/",
+        "https://169.254.169.254/latest/meta-data",
+        "http://[::1]/",
+        "http://[::ffff:127.0.0.1]/",
+        "http://0.0.0.0/",
+        "http://2130706433/",
+        "http://0x7f.1/",
+        "http://user@203.0.113.1/",
+        "ftp://203.0.113.1/",
     ] {
         let answer = polity_e2e::apply_as(&admin, &tool("bad", url)).await?;
         help::refused(answer, 422, &[]).with_context(|| url.to_owned())?;
     }
     help::patch(&admin, "Role", Some(&org), "payer", json!({"spec": {"grants": [{"tools": ["pay", "http-*"]}]}})).await??;
     let robot = help::robot(polity, &org).await?;
-    for (name, url) in [("http-service", "http://10.213.0.1/"), ("http-pod", "https://10.214.3.4:8443/"), ("http-name", "http://localhost:8080/")] {
+    for (name, url) in
+        [("http-service", "http://10.213.0.1/"), ("http-pod", "https://10.214.3.4:8443/"), ("http-name", "http://localhost:8080/")]
+    {
         if let Err(refused) = polity_e2e::apply_as(&admin, &tool(name, url)).await? {
             ensure!(refused.to_string().contains("EgressRefused"), "{url}: {refused}");
             continue;
@@ -230,13 +252,24 @@ pub async fn malformed_requests_are_told(polity: &Polity) -> Result<()> {
         ensure!(code == wanted, "{head}: {code} {answer}");
     }
     let (code, answer) = robot.raw(&org, json_type, large.into_bytes()).await?;
-    ensure!((code == 403 || code == 413) && (answer["reason"] == "InputTooLarge" || answer["reason"] == "InvalidArguments"), "{code} {answer}");
-    for (input, why) in [(json!({"amount": "20", "to": "ann"}), "amount"), (json!({"amount": 0, "to": "ann"}), "amount"), (json!({"to": "ann"}), "amount"), (json!({"amount": 1, "to": "ann", "cc": "x"}), "cc")] {
+    ensure!(
+        (code == 403 || code == 413) && (answer["reason"] == "InputTooLarge" || answer["reason"] == "InvalidArguments"),
+        "{code} {answer}"
+    );
+    for (input, why) in [
+        (json!({"amount": "20", "to": "ann"}), "amount"),
+        (json!({"amount": 0, "to": "ann"}), "amount"),
+        (json!({"to": "ann"}), "amount"),
+        (json!({"amount": 1, "to": "ann", "cc": "x"}), "cc"),
+    ] {
         let (code, answer) = robot.call(&org, json!({"tool": "pay", "input": input})).await?;
         ensure!(code == 403 && answer["reason"] == "InvalidArguments" && answer.to_string().contains(why), "{code} {answer}");
     }
     let (code, answer) = robot.call(&org, json!({"tool": "pai", "input": {}})).await?;
-    ensure!(code == 403 && answer["reason"] == "ToolNotFound" && answer["hint"].as_str().is_some_and(|h| h.contains("pay")), "{code} {answer}");
+    ensure!(
+        code == 403 && answer["reason"] == "ToolNotFound" && answer["hint"].as_str().is_some_and(|h| h.contains("pay")),
+        "{code} {answer}"
+    );
     let (code, answer) = robot.call("no-such-org", pay(20, "ann")).await?;
     ensure!(code >= 400 && !answer["reason"].as_str().unwrap_or_default().is_empty(), "{code} {answer}");
     let (code, answer) = robot.call(&org, pay(20, "ann")).await?;

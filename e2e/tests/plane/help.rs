@@ -127,7 +127,10 @@ pub async fn decides(polity: &Polity, namespace: &str, approval: &str, user: &st
 
 /// Lines of the ledger about one action, or all of an Org's.
 pub fn lines(polity: &Polity, org_uid: &str, action: Option<&str>) -> Result<Vec<Value>> {
-    let lines = ledger::records(&polity.dir.join("data"), org_uid)?.iter().map(|r| serde_json::from_str(&r.to_line())).collect::<Result<Vec<Value>, _>>()?;
+    let lines = ledger::records(&polity.dir.join("data"), org_uid)?
+        .iter()
+        .map(|r| serde_json::from_str(&r.to_line()))
+        .collect::<Result<Vec<Value>, _>>()?;
     Ok(lines.into_iter().filter(|l| action.is_none_or(|a| l["action"] == a)).collect())
 }
 

@@ -2,6 +2,9 @@
 //! scripted shim with real tokens. Run by `cargo xtask test`.
 
 mod admission;
+mod approvals;
+mod badinput;
+mod budgets;
 mod calls;
 mod chart;
 mod crash;
@@ -9,8 +12,10 @@ mod examples;
 mod fixtures;
 mod gateway;
 mod help;
+mod lifecycle;
 mod orgs;
 mod tenancy;
+mod writes;
 
 use std::process::ExitCode;
 
@@ -68,8 +73,31 @@ fn main() -> ExitCode {
         .test("admission_a_dry_run_leaves_no_trace", |p| Box::pin(admission::a_dry_run_leaves_no_trace(p)))
         .test("admission_an_early_denial_is_noted", |p| Box::pin(admission::an_early_denial_is_noted(p)))
         .test("admission_a_protected_policy_holds", |p| Box::pin(admission::a_protected_policy_holds(p)))
+        .test("budgets_the_sixth_of_five_is_denied", |p| Box::pin(budgets::the_sixth_of_five_is_denied(p)))
+        .test("budgets_money_is_reserved_and_given_back", |p| Box::pin(budgets::money_is_reserved_and_given_back(p)))
+        .test("budgets_a_parents_budget_binds_its_child", |p| Box::pin(budgets::a_parents_budget_binds_its_child(p)))
+        .test("budgets_racing_calls_begin_exactly_as_often", |p| Box::pin(budgets::racing_calls_begin_exactly_as_often(p)))
+        .test("budgets_racing_requests_begin_exactly_as_often", |p| Box::pin(budgets::racing_requests_begin_exactly_as_often(p)))
+        .test("approvals_a_quorum_counts_different_people", |p| Box::pin(approvals::a_quorum_counts_different_people(p)))
+        .test("approvals_one_no_denies", |p| Box::pin(approvals::one_no_denies(p)))
+        .test("approvals_expiry_counts_as_denied", |p| Box::pin(approvals::expiry_counts_as_denied(p)))
+        .test("approvals_an_approval_is_good_for_one_run", |p| Box::pin(approvals::an_approval_is_good_for_one_run(p)))
+        .test("approvals_a_change_after_the_question_denies", |p| Box::pin(approvals::a_change_after_the_question_denies(p)))
+        .test("lifecycle_suspended_within_a_second", |p| Box::pin(lifecycle::suspended_within_a_second(p)))
+        .test("lifecycle_nothing_starts_before_start_at", |p| Box::pin(lifecycle::nothing_starts_before_start_at(p)))
+        .test("lifecycle_a_deleted_org_leaves_its_chain", |p| Box::pin(lifecycle::a_deleted_org_leaves_its_chain(p)))
+        .test("lifecycle_canceled_calls_end", |p| Box::pin(lifecycle::canceled_calls_end(p)))
+        .test("lifecycle_a_canceled_task_ends_its_calls", |p| Box::pin(lifecycle::a_canceled_task_ends_its_calls(p)))
+        .test("lifecycle_a_lost_run_is_resolved_by_a_director", |p| Box::pin(lifecycle::a_lost_run_is_resolved_by_a_director(p)))
+        .test("lifecycle_an_ended_call_is_cleared_away", |p| Box::pin(lifecycle::an_ended_call_is_cleared_away(p)))
+        .test("writes_of_a_new_org", |p| Box::pin(writes::of_a_new_org(p)))
+        .test("writes_of_a_call", |p| Box::pin(writes::of_a_call(p)))
+        .alone("lifecycle_deleted_while_polity_is_down", |p| Box::pin(lifecycle::deleted_while_polity_is_down(p)))
+        .alone("writes_none_at_rest", |p| Box::pin(writes::none_at_rest(p)))
         .alone("crash_core_at_each_point_of_a_call", |p| Box::pin(crash::at_each_point_of_a_call(p)))
         .alone("crash_core_at_each_point_of_an_org", |p| Box::pin(crash::at_each_point_of_an_org(p)))
+        .alone("badinput_without_a_guard_nothing_starts", |p| Box::pin(badinput::without_a_guard_nothing_starts(p)))
+        .alone("badinput_without_webhooks_nothing_starts_and_nothing_stalls", |p| Box::pin(badinput::without_webhooks_nothing_starts_and_nothing_stalls(p)))
         .run(|polity| {
             let count = polity_e2e::ledger::check(&polity.dir.join("data"))?;
             println!("invariants hold over {count} ledger records");

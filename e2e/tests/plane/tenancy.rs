@@ -89,7 +89,11 @@ pub async fn a_parent_binds_its_child(polity: &Polity) -> Result<()> {
     apply(&admin, &rule(&parent, "house", "args.amount <= 30")).await?;
     apply(&admin, &rule(&below, "loose", "true")).await?;
     help::refuses(&bot, &call(40, "ann"), &format!("{parent}/house/limit")).await?;
-    help::refused(bot.create(&PostParams::default(), &call(40, "ann")).await, 403, &["PolicyDenied", "at most 30 in this house", &format!("{parent}/house/limit")])?;
+    help::refused(
+        bot.create(&PostParams::default(), &call(40, "ann")).await,
+        403,
+        &["PolicyDenied", "at most 30 in this house", &format!("{parent}/house/limit")],
+    )?;
     help::takes(&bot, &call(30, "ann")).await?;
     // A policy of the child does not bind the parent.
     apply(&admin, &rule(&below, "strict", "args.amount <= 1")).await?;
@@ -104,8 +108,12 @@ pub async fn a_parent_binds_its_child(polity: &Polity) -> Result<()> {
         call
     };
     for (name, export) in [("shared", Some("Descendants")), ("private", None)] {
-        let tool = json!({"apiVersion": "polity.dev/v1alpha1", "kind": "Tool", "metadata": {"name": name, "namespace": parent},
-                          "spec": {"export": export, "runtime": {"container": {"image": "docker.io/polity/polity:dev", "command": ["/pay"]}}}});
+        let mut spec = json!({"runtime": {"container": {"image": "docker.io/polity/polity:dev", "command": ["/pay"]}}});
+        if let Some(export) = export {
+            spec["export"] = json!(export);
+        }
+        let metadata = json!({"name": name, "namespace": parent});
+        let tool = json!({"apiVersion": "polity.dev/v1alpha1", "kind": "Tool", "metadata": metadata, "spec": spec});
         apply(&admin, &tool.to_string()).await?;
     }
     help::patch(&admin, "Role", Some(&below), "payer", json!({"spec": {"grants": [{"tools": ["pay", "shared", "private"]}]}})).await??;
@@ -135,11 +143,18 @@ pub async fn a_child_cannot_have_more_than_its_parent(polity: &Polity) -> Result
         let admin = admin.clone();
         async move {
             let quota = Api::<ResourceQuota>::namespaced(admin, &org).list(&ListParams::default()).await?;
-            let sum: i64 = quota.iter().filter_map(|q| q.spec.as_ref()?.hard.as_ref()?.get("pods")?.0.parse::<i64>().ok()).min().unwrap_or(i64::MAX);
+            let sum: i64 =
+                quota.iter().filter_map(|q| q.spec.as_ref()?.hard.as_ref()?.get("pods")?.0.parse::<i64>().ok()).min().unwrap_or(i64::MAX);
             anyhow::Ok(sum)
         }
     };
-    ensure!((hard(parent.clone()).await?, hard(one.clone()).await?, hard(two.clone()).await?) == (4, 6, 0), "{} {} {}", hard(parent.clone()).await?, hard(one.clone()).await?, hard(two.clone()).await?);
+    ensure!(
+        (hard(parent.clone()).await?, hard(one.clone()).await?, hard(two.clone()).await?) == (4, 6, 0),
+        "{} {} {}",
+        hard(parent.clone()).await?,
+        hard(one.clone()).await?,
+        hard(two.clone()).await?
+    );
     help::patch(&admin, "Org", None, &parent, json!({"spec": {"quota": pods("14")}})).await??;
     fixtures::ready(&admin, &two).await?;
     until(SOON, "2 are left for the parent", || async {
@@ -160,8 +175,16 @@ pub async fn parents_stay_and_go_last(polity: &Polity) -> Result<()> {
     for spec in [json!({"parentRef": {"name": other}}), json!({"parentRef": null})] {
         help::refused(help::patch(&admin, "Org", None, &below, json!({"spec": spec})).await?, 422, &["an Org never moves"])?;
     }
-    help::refused(help::patch(&admin, "Org", None, &other, json!({"spec": {"parentRef": {"name": parent}}})).await?, 422, &["an Org never moves"])?;
-    help::refused(help::patch(&admin, "Org", None, &other, json!({"spec": {"namespace": "elsewhere"}})).await?, 422, &["namespace is immutable"])?;
+    help::refused(
+        help::patch(&admin, "Org", None, &other, json!({"spec": {"parentRef": {"name": parent}}})).await?,
+        422,
+        &["an Org never moves"],
+    )?;
+    help::refused(
+        help::patch(&admin, "Org", None, &other, json!({"spec": {"namespace": "elsewhere"}})).await?,
+        422,
+        &["namespace is immutable"],
+    )?;
 
     let bot = help::bot(polity, &below).await?;
     help::takes(&bot, &help::small()).await?;
@@ -184,7 +207,11 @@ pub async fn gone(client: &Client, name: &str) -> Result<()> {
     until(SOON * 2, &format!("Org {name} and its namespace are gone"), || async {
         let org = orgs.get_opt(name).await.map_err(|e| e.to_string())?;
         let namespace = namespaces.get_opt(name).await.map_err(|e| e.to_string())?;
-        if org.is_none() && namespace.is_none() { Ok(()) } else { Err(format!("{:?} {:?}", org.map(|o| o.status), namespace.map(|n| n.status))) }
+        if org.is_none() && namespace.is_none() {
+            Ok(())
+        } else {
+            Err(format!("{:?} {:?}", org.map(|o| o.status), namespace.map(|n| n.status)))
+        }
     })
     .await
 }
@@ -252,7 +279,11 @@ pub async fn reserved_namespaces_are_refused(polity: &Polity) -> Result<()> {
     fixtures::ready(&admin, &name).await?;
     let second = format!("{name}-too");
     help::refused(apply_as(&admin, &org(&second, &json!({"namespace": name}))).await?, 422, &["NamespaceRefused", &name])?;
-    help::refused(apply_as(&admin, &org(&second, &json!({"members": [{"kind": "Group", "name": "system:masters", "role": "admin"}]}))).await?, 422, &["system:masters"])?;
+    help::refused(
+        apply_as(&admin, &org(&second, &json!({"members": [{"kind": "Group", "name": "system:masters", "role": "admin"}]}))).await?,
+        422,
+        &["system:masters"],
+    )?;
     help::refused(apply_as(&admin, &org(&second, &json!({"parentRef": {"name": second}}))).await?, 422, &["AncestryBroken"])?;
     Ok(())
 }
@@ -264,7 +295,8 @@ pub async fn a_unit_needs_the_verb_subdivide(polity: &Polity) -> Result<()> {
     let user = format!("founder@{parent}");
     apply(&admin, &org(&parent, &json!({}))).await?;
     let rights = |rules: Value| {
-        let role = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": parent}, "rules": rules});
+        let role =
+            json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": parent}, "rules": rules});
         let binding = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": parent},
             "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": parent},
             "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user}]});
@@ -280,11 +312,13 @@ pub async fn a_unit_needs_the_verb_subdivide(polity: &Polity) -> Result<()> {
     .await?;
     let below = org(&unit, &json!({"parentRef": {"name": parent}}));
     help::refused(apply_as(&founder, &below).await?, 403, &["subdivide"])?;
-    apply(&admin, &rights(json!([make, {"apiGroups": ["polity.dev"], "resources": ["orgs"], "resourceNames": [parent], "verbs": ["subdivide"]}]))).await?;
-    until(SOON, "he may subdivide", || async {
-        apply_as(&founder, &below).await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())
-    })
+    apply(
+        &admin,
+        &rights(json!([make, {"apiGroups": ["polity.dev"], "resources": ["orgs"], "resourceNames": [parent], "verbs": ["subdivide"]}])),
+    )
     .await?;
+    until(SOON, "he may subdivide", || async { apply_as(&founder, &below).await.map_err(|e| e.to_string())?.map_err(|e| e.to_string()) })
+        .await?;
     help::refused(apply_as(&founder, &org(&format!("{unit}-2"), &json!({"parentRef": {"name": alone}}))).await?, 403, &["subdivide"])?;
     fixtures::ready(&admin, &unit).await?;
     for (kind, name) in [("clusterrolebinding", &parent), ("clusterrole", &parent)] {

@@ -348,6 +348,10 @@ impl Pass<'_> {
             }
         };
         crate::killpoint::reached("call-approval-made");
+        let before = self.status();
+        if before.phase == Some(Phase::WaitingApproval) && before.approval.as_deref() == Some(&approval.name_any()) {
+            return Ok(Action::requeue(WHILE_WAITING));
+        }
         let shown = status::shown(&decision, Some(held.input), Some(held.seq), self.now);
         self.write(status::waiting(self.status(), shown, &approval.name_any(), self.generation(), self.now)).await?;
         // Its Org may close and its Policies change while it waits.
@@ -503,7 +507,12 @@ impl Pass<'_> {
                 .await?;
             return Ok(Action::requeue(Duration::from_millis(50)));
         }
-        let status = status::ended(self.status(), attempt, self.generation(), self.now);
+        let mut before = self.status();
+        if before.decision.is_none() && attempt.executor == EXECUTOR {
+            // It ran while core was away and could not say so.
+            before = status::resumed(before, attempt, &self.snapshot, self.generation(), self.now);
+        }
+        let status = status::ended(before, attempt, self.generation(), self.now);
         let waits_for_person = status.phase == Some(Phase::Unknown);
         self.write(status).await?;
         self.ctx.runner.delete(&self.namespace, &self.id, None).await;
