@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use polity_api::{names, reasons};
 use polity_ledger::{Amounts, OrgId, Outcome, Settle};
 use polity_runtime::internal::ShimOutput;
@@ -46,7 +46,8 @@ pub fn posted(run: &Run, result: &ShimOutput) -> Settle {
         // A tool stopped in the middle may have taken effect.
         return end(run, stopped(run), reasons::TIMED_OUT, message, None, facts(result));
     }
-    if result.exit_code != 0 {
+    // A tool that writes too much is killed for that: its exit code says nothing.
+    if result.exit_code != 0 && !result.too_large {
         let message = format!("the tool exited with code {}", result.exit_code);
         return end(run, Outcome::Done, reasons::TOOL_FAILED, message, None, facts(result));
     }
@@ -90,8 +91,9 @@ pub fn lost(run: &Run, pod: Option<&Pod>, why: &str) -> Settle {
         Outcome::Unknown => reasons::OUTCOME_UNKNOWN,
         _ => reasons::TOOL_FAILED,
     };
+    let never = if started { String::new() } else { format!("; the container of image {} never started", run.container.image) };
     let detail = pod.and_then(trouble).map(|t| format!(": {t}")).unwrap_or_default();
-    end(run, outcome, reason, format!("{why}{detail}"), None, BTreeMap::new())
+    end(run, outcome, reason, format!("{why}{detail}{never}"), None, BTreeMap::new())
 }
 
 /// Settles a run that was stopped on request.
@@ -111,11 +113,20 @@ fn stopped(run: &Run) -> Outcome {
 #[must_use]
 pub fn tool_started(pod: &Pod) -> bool {
     let statuses = pod.status.as_ref().and_then(|s| s.container_statuses.as_deref()).unwrap_or_default();
-    statuses.iter().filter(|s| s.name == "tool").any(|s| {
+    statuses.iter().filter(|s| s.name == "tool" && !made_up(s)).any(|s| {
         let state = s.state.as_ref();
         state.is_some_and(|s| s.running.is_some() || s.terminated.is_some())
             || s.last_state.as_ref().is_some_and(|s| s.terminated.is_some())
     })
+}
+
+/// Whether this is what a kubelet says of a container that it never made, once the Pod's time is over: it has ended, without an id.
+fn made_up(status: &ContainerStatus) -> bool {
+    let ended = status.state.as_ref().and_then(|s| s.terminated.as_ref());
+    ended.is_some_and(|e| e.reason.as_deref() == Some("ContainerStatusUnknown") && e.container_id.is_none() && e.started_at.is_none())
+        && status.container_id.as_ref().is_none_or(String::is_empty)
+        && status.last_state.as_ref().is_none_or(|s| s.terminated.is_none() && s.running.is_none())
+        && status.restart_count == 0
 }
 
 /// Why a Pod does not start, in its own words.
@@ -130,7 +141,7 @@ pub fn trouble(pod: &Pod) -> Option<String> {
         (reason != "PodInitializing" && reason != "ContainerCreating")
             .then(|| format!("{reason} {}", waiting.message.as_deref().unwrap_or_default()).trim().to_owned())
     });
-    let exited = inits.iter().chain(tools).find_map(|s| {
+    let exited = inits.iter().chain(tools).filter(|s| !made_up(s)).find_map(|s| {
         let ended = s.state.as_ref()?.terminated.as_ref()?;
         (ended.exit_code != 0).then(|| {
             format!("container {} exited with code {} {}", s.name, ended.exit_code, ended.reason.as_deref().unwrap_or_default())

@@ -47,6 +47,8 @@ fn too_much_is_refused_but_counts_as_done() {
     let settle = posted(&run(false), &result(0, &text));
     assert_eq!((settle.reason.as_str(), settle.outcome), (reasons::RESULT_TOO_LARGE, Some(Outcome::Done)));
     assert_eq!(settle.used.get("calls"), Some(&1));
+    let killed = ShimOutput { too_large: true, ..result(137, "") };
+    assert_eq!(posted(&run(false), &killed).reason, reasons::RESULT_TOO_LARGE, "the shim kills a tool that writes too much");
 }
 
 #[test]
@@ -67,6 +69,19 @@ fn a_pod_that_never_started_its_tool_did_nothing() {
     assert_eq!(settle.outcome, Some(Outcome::NotDone));
     assert!(settle.message.contains("ErrImageNeverPull no such image"), "{}", settle.message);
     assert!(settle.used.is_empty());
+    // As a kubelet leaves it when the time of a Pod is over whose image it could not get.
+    let never = |id: &str| {
+        let ended = json!({"terminated": {"exitCode": 137, "reason": "ContainerStatusUnknown", "startedAt": null, "finishedAt": null}});
+        pod(&json!({"phase": "Failed", "message": "too late", "containerStatuses": [{"name": "tool", "image": "", "imageID": "",
+            "containerID": id, "ready": false, "restartCount": 0, "state": ended}]}))
+    };
+    let settle = lost(&run(false), Some(&never("")), "the Pod ended");
+    assert_eq!((settle.outcome, settle.message.contains("too late")), (Some(Outcome::NotDone), true), "{}", settle.message);
+    assert_eq!(
+        lost(&run(false), Some(&never("containerd://1")), "gone").outcome,
+        Some(Outcome::Unknown),
+        "it was made, so it may have run"
+    );
     let ran = pod(
         &json!({"phase": "Failed", "containerStatuses": [{"name": "tool", "image": "", "imageID": "", "ready": false, "restartCount": 0,
         "state": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}}]}),

@@ -29,6 +29,8 @@ use super::{
 const GATE: &str = "polity.dev/begin";
 /// Seconds a Pod may take beyond the tool's own time, to start and to report.
 pub const GRACE_SECONDS: i64 = 60;
+/// The kubelet ends a Pod only then, so that core sees why it waits when the time is over: the kubelet forgets.
+const AFTER_DEADLINE_SECONDS: i64 = 15;
 /// Executor name of runs that core looks after.
 pub const EXECUTOR: &str = polity_api::names::CORE;
 
@@ -122,7 +124,7 @@ impl Runner {
             id: &run.id,
             container: &run.container,
             timeout_seconds: run.timeout_seconds,
-            grace_seconds: GRACE_SECONDS,
+            grace_seconds: GRACE_SECONDS + AFTER_DEADLINE_SECONDS,
             shim_image: &self.settings.image,
             edge_url: &self.settings.edge_url,
             owner: run.call.as_ref().map(|(name, uid)| super::owner(name, uid)),
