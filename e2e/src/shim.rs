@@ -1,6 +1,9 @@
 //! A scripted shim: plays the tool's Pod on a control plane that has no node, with a real token bound to the real Pod object.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, bail};
 use k8s_openapi::api::{
@@ -53,13 +56,15 @@ impl Shim {
         .await?;
         let input: serde_json::Value = input.json().await?;
         let body = serde_json::json!({"exitCode": exit_code, "stdout": stdout, "stderrTail": ""});
+        let unheard = AtomicBool::new(false);
         wait::until(self.patience, "the result is taken", || async {
-            let answer = http.post(format!("{base}/result")).bearer_auth(&token).json(&body).send().await.map_err(|e| e.to_string())?;
-            if answer.status().is_success() {
-                Ok(())
-            } else {
-                Err(format!("{}: {}", answer.status(), answer.text().await.unwrap_or_default()))
-            }
+            let sent = http.post(format!("{base}/result")).bearer_auth(&token).json(&body).send().await;
+            let answer = sent.inspect_err(|_| unheard.store(true, Ordering::Relaxed)).map_err(|e| e.to_string())?;
+            let status = answer.status();
+            // Taken, with the answer lost: a run that has ended loses its Pod, and with it the token.
+            let gone = status == reqwest::StatusCode::UNAUTHORIZED && unheard.load(Ordering::Relaxed);
+            unheard.fetch_or(status.is_server_error(), Ordering::Relaxed);
+            if status.is_success() || gone { Ok(()) } else { Err(format!("{status}: {}", answer.text().await.unwrap_or_default())) }
         })
         .await?;
         Ok(input)
