@@ -42,7 +42,7 @@ pub async fn life(node: &mut Node) -> Result<()> {
     let bot = calls(node, &name).await?;
     let greet = call("greet", r#"{"name":"Ann"}"#)?;
     let agent = format!(
-        "{{apiVersion: polity.dev/v1alpha1, kind: Agent, metadata: {{name: idler, namespace: {name}}}, spec: {{type: AI, image: 'docker.io/polity/polity:dev', command: [/polity-worker, scripted], replicas: 1}}}}"
+        "{{apiVersion: polity.dev/v1alpha1, kind: Agent, metadata: {{name: idler, namespace: {name}}}, spec: {{type: AI, image: 'docker.io/polity/polity:dev', command: [/polity-worker, scripted, --call, greet], replicas: 1}}}}"
     );
     apply(&client, &agent).await?;
     node.kubectl(&["wait", "--namespace", &name, "--for=condition=Ready", "--timeout=120s", "agents.polity.dev/idler"])?;

@@ -3,11 +3,11 @@
 use anyhow::{Context, Result, ensure};
 use kube::Api;
 use polity_api::{ToolCall, toolcall::Phase};
-use polity_e2e::{apply_as, org_name};
+use polity_e2e::{apply_as, org_name, until};
 
 use crate::{
     acme,
-    fixtures::{accepted, call, calls, done, expect, organisation, settled},
+    fixtures::{PATIENCE, accepted, call, calls, done, expect, organisation, settled},
     node::Node,
 };
 
@@ -19,8 +19,13 @@ pub async fn own_service(node: &Node) -> Result<()> {
     let erin: Api<ToolCall> = Api::namespaced(node.cluster.user("erin@acme.example", &[]).await?, marketing);
     let mail = call("email-send", r#"{"recipients":["a@example.com","b@example.com"],"subject":"Hello"}"#)?;
     accepted(&erin, &mail).await?;
-    let ended = done(&erin, &node.cluster.admin().await?, &mail).await?;
-    let status = expect(&ended, Phase::Succeeded, "")?;
+    // The node's rules for the Service may come a moment after its Pod; till then a call fails, and says so.
+    let client = node.cluster.admin().await?;
+    let status = until(PATIENCE, "mail is sent", || async {
+        let ended = done(&erin, &client, &mail).await.map_err(|e| e.to_string())?;
+        expect(&ended, Phase::Succeeded, "").map_err(|e| e.to_string())
+    })
+    .await?;
     ensure!(status["result"]["output"]["accepted"] == 2, "{status}");
     Ok(())
 }
