@@ -11,7 +11,7 @@ use polity_e2e::{apply, apply_as, org_name, shim, until};
 
 use crate::{
     fixtures::{PATIENCE, call, calls, done, ended, expect, organisation, settled, takes, tool},
-    node::Node,
+    node::{Node, process},
 };
 
 pub async fn result_and_surroundings(node: &Node) -> Result<()> {
@@ -203,4 +203,29 @@ pub async fn run_of_another_is_closed(node: &Node) -> Result<()> {
         expect(&ended(&client, &name, name_of_call).await?, Phase::Canceled, "")?;
     }
     Ok(())
+}
+
+/// Canceled in the moment in which the tool begins, before the kubelet has told anybody: it may have taken effect.
+pub async fn cancel_of_a_running_tool_is_no_undoing(node: &Node) -> Result<()> {
+    let name = org_name("cancel");
+    let uid = organisation(node, &name).await?;
+    let (bot, client) = (calls(node, &name).await?, node.cluster.admin().await?);
+    let sleep = call("sleep", r#"{"seconds":600}"#)?;
+    takes(node, &name, &tool(&name, "sleep", "sleep", "  timeoutSeconds: 45"), &sleep).await?;
+    let pods: Api<Pod> = Api::namespaced(client.clone(), &name);
+    let made = bot.create(&PostParams::default(), &sleep).await?;
+    let pod = format!("call-{}", made.uid().context("uid")?);
+    let pod_uid = until(PATIENCE, "the tool's Pod", || async {
+        pods.get(&pod).await.map_err(|e| e.to_string())?.uid().ok_or_else(|| "no uid".to_owned())
+    })
+    .await?;
+    until(PATIENCE, "the tool's process", || async {
+        process(&pod_uid, "/polity-worker\0tool\0sleep").map_err(|e| e.to_string())?.ok_or_else(|| "none".to_owned())
+    })
+    .await?;
+    let cancel = kube::api::Patch::Merge(serde_json::json!({"spec": {"cancel": true}}));
+    bot.patch(&made.name_any(), &kube::api::PatchParams::default(), &cancel).await?;
+    let canceled = ended(&client, &name, &made.name_any()).await?;
+    expect(&canceled, Phase::Unknown, "OutcomeUnknown")?;
+    settled(node, &uid, &canceled, "Unknown")
 }

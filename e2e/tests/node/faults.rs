@@ -1,6 +1,6 @@
 //! Parts die while calls run: what was accepted ends truthfully, what was refused passes when tried again.
 
-use std::{cell::Cell, path::Path, time::Duration};
+use std::{cell::Cell, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use kube::{Api, ResourceExt, api::PostParams};
@@ -9,7 +9,7 @@ use polity_e2e::{cluster::SYSTEM, ledger, org_name, until};
 
 use crate::{
     fixtures::{PATIENCE, call, calls, ended, expect, organisation, settled},
-    node::Node,
+    node::{Node, process},
 };
 
 /// Creates a call, trying again while it is refused; says how often it was.
@@ -30,26 +30,14 @@ fn chance(limit: u8) -> usize {
     usize::from(uuid::Uuid::new_v4().as_bytes()[0] % limit)
 }
 
-/// Ends core's process on this machine as a crash would: by its own pid, found by the Pod's uid in its cgroup.
+/// Ends core's process on this machine as a crash would, by its own pid.
 fn crash(node: &Node) -> Result<()> {
     let pod = node.get(&["pod", "polity-core-0", "--namespace", SYSTEM])?;
-    let uid = pod["metadata"]["uid"].as_str().context("uid of core's Pod")?.to_owned();
-    for entry in std::fs::read_dir("/proc")? {
-        let path = entry?.path();
-        if is_core(&path, &uid) {
-            let pid = path.file_name().and_then(|n| n.to_str()).context("pid")?.to_owned();
-            let killed = std::process::Command::new("kill").args(["-9", &pid]).status()?;
-            ensure!(killed.success(), "kill -9 {pid}");
-            return Ok(());
-        }
-    }
-    anyhow::bail!("no process of core's Pod {uid}")
-}
-
-fn is_core(process: &Path, pod_uid: &str) -> bool {
-    let read = |name: &str| std::fs::read_to_string(process.join(name)).unwrap_or_default();
-    let cgroup = read("cgroup");
-    (cgroup.contains(pod_uid) || cgroup.contains(&pod_uid.replace('-', "_"))) && read("cmdline").starts_with("/polity\0")
+    let uid = pod["metadata"]["uid"].as_str().context("uid of core's Pod")?;
+    let pid = process(uid, "/polity\0")?.with_context(|| format!("no process of core's Pod {uid}"))?;
+    let killed = std::process::Command::new("kill").args(["-9", &pid]).status()?;
+    ensure!(killed.success(), "kill -9 {pid}");
+    Ok(())
 }
 
 async fn core_is_back(node: &Node) -> Result<()> {

@@ -107,3 +107,18 @@ impl Drop for Forward {
         let _ = self.child.wait();
     }
 }
+
+/// Pid, on this machine, of the Pod's process whose command line starts so. The Pod is known by its uid in the cgroup.
+pub fn process(pod_uid: &str, command: &str) -> Result<Option<String>> {
+    for entry in std::fs::read_dir("/proc")? {
+        let path = entry?.path();
+        // Not every entry is a process, and processes end.
+        let read = |name: &str| std::fs::read_to_string(path.join(name)).unwrap_or_default();
+        let cgroup = read("cgroup");
+        let of_pod = cgroup.contains(pod_uid) || cgroup.contains(&pod_uid.replace('-', "_"));
+        if of_pod && read("cmdline").starts_with(command) {
+            return Ok(path.file_name().and_then(|n| n.to_str()).map(str::to_owned));
+        }
+    }
+    Ok(None)
+}
