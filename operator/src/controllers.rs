@@ -5,8 +5,9 @@
 use std::{fmt::Debug, sync::Arc, time::Duration};
 
 use futures::future::{BoxFuture, FutureExt, join_all};
-use kube::{Api, Resource, core::DeserializeGuard};
+use kube::{Api, Resource};
 use polity_api::names;
+use polity_runtime::guarded::Guarded;
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
@@ -113,7 +114,7 @@ impl Watches<'_> {
     where
         K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + Sync + 'static,
     {
-        let api: Api<DeserializeGuard<K>> = Api::all(self.ctx.client.clone());
+        let api: Api<Guarded<K>> = Api::all(self.ctx.client.clone());
         let (ctx, store, shutdown) = (self.ctx.clone(), store.clone(), self.shutdown.clone());
         let (labels, fields) = (labels.map(str::to_owned), fields.map(str::to_owned));
         async move { follow(api, labels.as_deref(), fields.as_deref(), store, |change| wake(&ctx, &change), shutdown).await }.boxed()

@@ -17,7 +17,7 @@ use serde_json::Value;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use crate::{backoff::Backoff, pulse::Pulse};
+use crate::{backoff::Backoff, guarded::Bounded, pulse::Pulse};
 
 /// The server ends each watch after so many seconds; the reconnection is proof of life.
 const SERVER_TIMEOUT_SECONDS: u32 = 20;
@@ -200,6 +200,13 @@ impl std::fmt::Display for Chain<'_> {
     }
 }
 
+/// A page of a list.
+#[derive(serde::Deserialize)]
+struct Page {
+    metadata: Value,
+    items: Option<Vec<Bounded>>,
+}
+
 struct Watch<K, S> {
     client: Client,
     target: Target<K>,
@@ -229,12 +236,11 @@ impl<K: DeserializeOwned, S: FnMut(Event<K>) + Send> Watch<K, S> {
         let mut items = Vec::new();
         loop {
             let page = if self.target.metadata_only { request.list_metadata(&params)? } else { request.list(&params)? };
-            let answer = timeout(ANSWER_TIMEOUT, self.client.request::<Value>(page)).await.map_err(|_| WatchError::NoAnswer)?;
-            let mut page = answer?;
-            for raw in page.get_mut("items").and_then(Value::as_array_mut).map(std::mem::take).unwrap_or_default() {
+            let answer = timeout(ANSWER_TIMEOUT, self.client.request::<Page>(page)).await.map_err(|_| WatchError::NoAnswer)?;
+            let Page { metadata, items: found } = answer?;
+            for raw in found.into_iter().flatten() {
                 items.push(self.item(raw)?.0);
             }
-            let metadata = &page["metadata"];
             match metadata["continue"].as_str().filter(|token| !token.is_empty()) {
                 Some(token) => params.continue_token = Some(token.to_owned()),
                 None => {
@@ -257,7 +263,7 @@ impl<K: DeserializeOwned, S: FnMut(Event<K>) + Send> Watch<K, S> {
         params.label_selector.clone_from(&self.target.labels);
         let request =
             if self.target.metadata_only { request.watch_metadata(&params, &version)? } else { request.watch(&params, &version)? };
-        let answer = timeout(ANSWER_TIMEOUT, self.client.request_events::<Value>(request)).await.map_err(|_| WatchError::NoAnswer)?;
+        let answer = timeout(ANSWER_TIMEOUT, self.client.request_events::<Bounded>(request)).await.map_err(|_| WatchError::NoAnswer)?;
         let mut events = std::pin::pin!(answer?);
         self.pulse.beat();
         let end = began + Duration::from_secs(u64::from(SERVER_TIMEOUT_SECONDS)) + OVERTIME;
@@ -272,7 +278,7 @@ impl<K: DeserializeOwned, S: FnMut(Event<K>) + Send> Watch<K, S> {
         if quiet && began.elapsed() < SHORTEST { Err(WatchError::EndedAtOnce) } else { Ok(()) }
     }
 
-    fn event(&mut self, event: WatchEvent<Value>) -> Result<(), WatchError> {
+    fn event(&mut self, event: WatchEvent<Bounded>) -> Result<(), WatchError> {
         match event {
             WatchEvent::Added(raw) | WatchEvent::Modified(raw) => {
                 let (item, version) = self.item(raw)?;
@@ -298,20 +304,20 @@ impl<K: DeserializeOwned, S: FnMut(Event<K>) + Send> Watch<K, S> {
     }
 
     /// Takes an object apart: whose it is, its version, and the object if it can be decoded.
-    fn item(&self, mut raw: Value) -> Result<(Item<K>, String), WatchError> {
-        let metadata = raw.get_mut("metadata").and_then(Value::as_object_mut).ok_or(WatchError::Nameless)?;
+    fn item(&self, mut raw: Bounded) -> Result<(Item<K>, String), WatchError> {
+        let metadata = raw.value.get_mut("metadata").and_then(Value::as_object_mut).ok_or(WatchError::Nameless)?;
         metadata.remove("managedFields");
         let text = |key: &str| metadata.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
         let (namespace, name, version) = (text("namespace"), text("name"), text("resourceVersion"));
         if name.is_empty() || version.is_empty() {
             return Err(WatchError::Nameless);
         }
-        if let Some(object) = raw.as_object_mut().filter(|_| !self.target.metadata_only) {
+        if let Some(object) = raw.value.as_object_mut().filter(|_| !self.target.metadata_only) {
             // Items of a list of a built-in kind come without.
             object.entry("apiVersion").or_insert_with(|| self.target.api_version.clone().into());
             object.entry("kind").or_insert_with(|| self.target.kind.clone().into());
         }
-        let object = K::deserialize(raw).map(Arc::new).map_err(|error| error.to_string());
+        let object = raw.decode().map(Arc::new);
         if let Err(error) = &object {
             tracing::warn!(kind = self.target.kind, namespace, name, error, "a stored object cannot be decoded");
         }

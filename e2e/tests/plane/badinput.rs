@@ -118,7 +118,9 @@ pub async fn without_webhooks_nothing_starts_and_nothing_stalls(polity: &mut Pol
     polity.edge.restart().await?;
     nobody_else_is_stalled(polity, &org, &other, &broken).await.context("after a restart")?;
 
-    for (kind, namespace, name) in [("orgs.polity.dev", "", broken.as_str()), ("tools.polity.dev", &org, "deep"), ("policies.polity.dev", &org, "wrong")] {
+    for (kind, namespace, name) in
+        [("orgs.polity.dev", "", broken.as_str()), ("tools.polity.dev", &org, "deep"), ("policies.polity.dev", &org, "wrong")]
+    {
         let mut args = vec!["delete", kind, name, "--wait=false"];
         if !namespace.is_empty() {
             args.extend(["-n", namespace]);
@@ -142,7 +144,8 @@ async fn store(polity: &Polity, org: &str, broken: &str, robot: &help::Robot, ca
     let mut stamped = help::small();
     stamped.spec.caller = Some(Caller { username: format!("boss@{org}"), ..Caller::default() });
     help::refused(calls.create(&PostParams::default(), &stamped).await, 403, &["is not who asks"])?;
-    stamped.spec.caller = Some(Caller { username: format!("bot@{org}"), groups: vec!["system:authenticated".to_owned()], ..Caller::default() });
+    stamped.spec.caller =
+        Some(Caller { username: format!("bot@{org}"), groups: vec!["system:authenticated".to_owned()], ..Caller::default() });
     let (name, _) = help::made(calls, &stamped).await?;
     let denied = phase(&admin, org, &name, Phase::Denied).await?;
     ensure!(help::reason(&denied) == "AdmissionNotEnforced", "{denied:?}");
@@ -161,9 +164,12 @@ async fn store(polity: &Polity, org: &str, broken: &str, robot: &help::Robot, ca
     );
     admin.request_text(http_post(&format!("/apis/polity.dev/v1alpha1/namespaces/{org}/tools"), tool)?).await?;
     let wrong = json!({"apiVersion": "polity.dev/v1alpha1", "kind": "Policy", "metadata": {"name": "wrong", "namespace": org},
-        "spec": {"match": {"tools": ["pay"]}, "rules": [{"name": "rule", "expression": "args.amuont <= 50", "effect": "Deny"}]}});
+        "spec": {"match": {"tools": ["pay"]}, "rules": [{"name": "rule", "expression": "agnet.name == 'bot'", "effect": "Deny"}]}});
     apply(&admin, &wrong.to_string()).await?;
-    ensure!(apply_as(&admin, &fixtures::manifests(&format!("{org}-new")).split("---").next().unwrap_or_default().to_owned()).await?.is_ok(), "an Org cannot be made");
+    ensure!(
+        apply_as(&admin, &fixtures::manifests(&format!("{org}-new")).split("---").next().unwrap_or_default().to_owned()).await?.is_ok(),
+        "an Org cannot be made"
+    );
     Ok(())
 }
 
@@ -183,11 +189,12 @@ async fn nobody_else_is_stalled(polity: &Polity, org: &str, other: &str, broken:
         ensure!(message.contains("left") && message.contains("right"), "{message}");
     }
     let message = help::condition(&admin, "Policy", Some(org), "wrong", "Ready", "PolicyInvalid").await?;
-    ensure!(message.contains("amuont") && message.contains("amount"), "{message}");
+    ensure!(message.contains("agnet") && message.contains("agent"), "{message}");
     help::refuses(&help::bot(polity, org).await?, &help::small(), "PolicyInvalid").await?;
     // A broken Org takes no calls and says so, as far as anybody can tell.
     let below = format!("{broken}-below");
-    let spec = json!({"apiVersion": "polity.dev/v1alpha1", "kind": "Org", "metadata": {"name": below}, "spec": {"parentRef": {"name": broken}}});
+    let spec =
+        json!({"apiVersion": "polity.dev/v1alpha1", "kind": "Org", "metadata": {"name": below}, "spec": {"parentRef": {"name": broken}}});
     apply(&admin, &spec.to_string()).await?;
     help::condition(&admin, "Org", None, &below, "Ready", "AncestryBroken").await?;
     Api::<Org>::all(admin).delete(&below, &DeleteParams::default()).await?;

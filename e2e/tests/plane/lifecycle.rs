@@ -310,3 +310,32 @@ pub async fn deleted_while_polity_is_down(polity: &mut Polity) -> Result<()> {
     help::takes(&help::bot(polity, &lost).await?, &help::small()).await?;
     help::takes(&help::bot(polity, &stays).await?, &help::small()).await
 }
+
+/// Two ToolCalls with one idempotency key and the same request run once, and both show the outcome; another request under it is denied.
+pub async fn calls_with_one_key_run_once(polity: &Polity) -> Result<()> {
+    let admin = polity.cluster.admin().await?;
+    let org = org_name("keyed");
+    let uid = fixtures::organisation(&admin, &org).await?;
+    let calls = help::bot(polity, &org).await?;
+    help::takes(&calls, &help::small()).await?;
+    let keyed = |amount: i64| {
+        let mut call = call(amount, "ann");
+        call.spec.idempotency_key = Some("invoice-9".to_owned());
+        call
+    };
+    let (first, id) = help::made(&calls, &keyed(20)).await?;
+    phase(&admin, &org, &first, Phase::Running).await?;
+    let (second, _) = help::made(&calls, &keyed(20)).await?;
+    let (other, _) = help::made(&calls, &keyed(21)).await?;
+    let denied = phase(&admin, &org, &other, Phase::Denied).await?;
+    ensure!(help::reason(&denied) == "IdempotencyKeyReused", "{denied:?}");
+    shim::play(polity, &org, &id, 0, r#"{"receipt": "r-9"}"#).await?;
+    for name in [&first, &second] {
+        let ended = phase(&admin, &org, name, Phase::Succeeded).await?;
+        let output = ended.status.and_then(|s| s.result).and_then(|r| r.output);
+        ensure!(output == Some(json!({"receipt": "r-9"})), "{name}: {output:?}");
+    }
+    let begins = help::lines(polity, &uid, None)?.iter().filter(|l| l["kind"] == "begin").count();
+    ensure!(begins == 1, "{begins} begins");
+    Ok(())
+}

@@ -14,6 +14,7 @@ mod gateway;
 mod help;
 mod lifecycle;
 mod orgs;
+mod races;
 mod tenancy;
 mod writes;
 
@@ -97,7 +98,12 @@ fn main() -> ExitCode {
         .alone("crash_core_at_each_point_of_a_call", |p| Box::pin(crash::at_each_point_of_a_call(p)))
         .alone("crash_core_at_each_point_of_an_org", |p| Box::pin(crash::at_each_point_of_an_org(p)))
         .alone("badinput_without_a_guard_nothing_starts", |p| Box::pin(badinput::without_a_guard_nothing_starts(p)))
-        .alone("badinput_without_webhooks_nothing_starts_and_nothing_stalls", |p| Box::pin(badinput::without_webhooks_nothing_starts_and_nothing_stalls(p)))
+        .alone("badinput_without_webhooks_nothing_starts_and_nothing_stalls", |p| {
+            Box::pin(badinput::without_webhooks_nothing_starts_and_nothing_stalls(p))
+        })
+        .alone("races_two_cores", |p| Box::pin(races::two_cores(p)))
+        .alone("races_chaos", |p| Box::pin(races::chaos(p)))
+        .test("lifecycle_calls_with_one_key_run_once", |p| Box::pin(lifecycle::calls_with_one_key_run_once(p)))
         .run(|polity| {
             let count = polity_e2e::ledger::check(&polity.dir.join("data"))?;
             println!("invariants hold over {count} ledger records");

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
-use kube::{Resource, core::DeserializeGuard};
+use kube::Resource;
 use polity_api::{Agent, AgentStatus, Org, conditions, reasons};
+use polity_runtime::guarded::Guarded;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -22,7 +23,7 @@ use crate::{
 };
 
 fn put<K: Resource + DeserializeOwned>(store: &Store<K>, value: Value) {
-    store.put(serde_json::from_value::<DeserializeGuard<K>>(value).unwrap());
+    store.put(serde_json::from_value::<Guarded<K>>(value).unwrap());
 }
 fn from<K: DeserializeOwned>(value: Value) -> K {
     serde_json::from_value(value).unwrap()

@@ -6,7 +6,6 @@ use futures::StreamExt;
 use kube::{
     Api, Client, ResourceExt,
     api::{Patch, PatchParams},
-    core::DeserializeGuard,
     runtime::{
         Controller,
         controller::{Action, Config},
@@ -15,7 +14,7 @@ use kube::{
 };
 use polity_api::{Approval, ApprovalStatus, approval::ApprovalPhase, conditions, reasons};
 use polity_ledger::{Actor, Note, OrgId, Refused, Target};
-use polity_runtime::{clock::Clock, snapshots::Snapshots};
+use polity_runtime::{clock::Clock, guarded::Guarded, snapshots::Snapshots};
 use tokio_util::sync::CancellationToken;
 
 use super::evaluate::{Standing, evaluate};
@@ -51,7 +50,7 @@ pub enum Error {
 
 /// Runs the Approval controller until told to stop.
 pub async fn run(ctx: Arc<ApprovalContext>, stop: CancellationToken) {
-    let approvals: Api<DeserializeGuard<Approval>> = Api::all(ctx.client.clone());
+    let approvals: Api<Guarded<Approval>> = Api::all(ctx.client.clone());
     Controller::new(approvals, watcher::Config::default())
         .with_config(Config::default().concurrency(8))
         .graceful_shutdown_on(async move { stop.cancelled().await })
@@ -64,7 +63,7 @@ pub async fn run(ctx: Arc<ApprovalContext>, stop: CancellationToken) {
         .await;
 }
 
-async fn reconcile(guarded: Arc<DeserializeGuard<Approval>>, ctx: Arc<ApprovalContext>) -> Result<Action, Error> {
+async fn reconcile(guarded: Arc<Guarded<Approval>>, ctx: Arc<ApprovalContext>) -> Result<Action, Error> {
     let Ok(approval) = &guarded.0 else {
         tracing::warn!(name = %guarded.name_any(), "a stored Approval cannot be read: it is never met");
         return Ok(Action::await_change());

@@ -10,7 +10,6 @@ use jiff::Timestamp;
 use kube::{
     Api, Client, ResourceExt,
     api::{Patch, PatchParams},
-    core::DeserializeGuard,
     runtime::{
         Controller,
         controller::{Action, Config},
@@ -26,7 +25,7 @@ use polity_api::{
 };
 use polity_ledger::{Amounts, Attempt, Begin, Idempotency, Note, OrgId, Outcome, Refused, Release, Settle, State};
 use polity_policy::{Decision, Request, Snapshot, TaskFacts, Verdict};
-use polity_runtime::{clock::Clock, snapshots::Snapshots, subject};
+use polity_runtime::{clock::Clock, guarded::Guarded, snapshots::Snapshots, subject};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
@@ -71,10 +70,10 @@ pub enum Error {
 
 /// Runs the ToolCall controller until told to stop.
 pub async fn run(ctx: Arc<CallContext>, stop: CancellationToken) {
-    let calls: Api<DeserializeGuard<ToolCall>> = Api::all(ctx.client.clone());
-    let approvals: Api<DeserializeGuard<Approval>> = Api::all(ctx.client.clone());
-    let tasks: Api<DeserializeGuard<Task>> = Api::all(ctx.client.clone());
-    let orgs: Api<DeserializeGuard<Org>> = Api::all(ctx.client.clone());
+    let calls: Api<Guarded<ToolCall>> = Api::all(ctx.client.clone());
+    let approvals: Api<Guarded<Approval>> = Api::all(ctx.client.clone());
+    let tasks: Api<Guarded<Task>> = Api::all(ctx.client.clone());
+    let orgs: Api<Guarded<Org>> = Api::all(ctx.client.clone());
     let controller = Controller::new(calls, watcher::Config::default());
     let (store, waiting) = (controller.store(), controller.store());
     controller
@@ -83,7 +82,7 @@ pub async fn run(ctx: Arc<CallContext>, stop: CancellationToken) {
         .watches(orgs, watcher::Config::default(), move |org| {
             let namespace =
                 org.0.as_ref().ok().filter(|o| o.metadata.deletion_timestamp.is_some()).map(|o| o.wanted_namespace().to_owned());
-            let open = |call: &Arc<DeserializeGuard<ToolCall>>| {
+            let open = |call: &Arc<Guarded<ToolCall>>| {
                 call.0.as_ref().is_ok_and(|c| c.status.as_ref().and_then(|s| s.phase) == Some(Phase::WaitingApproval))
             };
             let calls = namespace.map(|namespace| waiting.state().into_iter().filter(move |c| c.namespace().as_ref() == Some(&namespace)));
@@ -92,7 +91,7 @@ pub async fn run(ctx: Arc<CallContext>, stop: CancellationToken) {
         .watches(tasks, watcher::Config::default(), move |task| {
             let name = task.name_any();
             let namespace = task.namespace();
-            let of_task = |call: &Arc<DeserializeGuard<ToolCall>>| {
+            let of_task = |call: &Arc<Guarded<ToolCall>>| {
                 call.namespace() == namespace && call.0.as_ref().is_ok_and(|c| c.spec.task_ref.as_ref().is_some_and(|t| t.name == name))
             };
             store.state().iter().filter(|c| of_task(c)).map(|c| ObjectRef::from_obj(c.as_ref())).collect::<Vec<_>>()
@@ -110,7 +109,7 @@ pub async fn run(ctx: Arc<CallContext>, stop: CancellationToken) {
 
 // The controller's signature.
 #[allow(clippy::needless_pass_by_value)]
-fn on_error(call: Arc<DeserializeGuard<ToolCall>>, error: &Error, _: Arc<CallContext>) -> Action {
+fn on_error(call: Arc<Guarded<ToolCall>>, error: &Error, _: Arc<CallContext>) -> Action {
     let soon = matches!(error, Error::Api(kube::Error::Api(e)) if e.code == 409)
         || matches!(error, Error::Ledger(Refused::StaleSnapshot { .. } | Refused::Contended));
     if !soon {
@@ -130,7 +129,7 @@ struct Pass<'a> {
     now: Timestamp,
 }
 
-async fn reconcile(guarded: Arc<DeserializeGuard<ToolCall>>, ctx: Arc<CallContext>) -> Result<Action, Error> {
+async fn reconcile(guarded: Arc<Guarded<ToolCall>>, ctx: Arc<CallContext>) -> Result<Action, Error> {
     let call = match &guarded.0 {
         Ok(call) => call,
         Err(error) => {

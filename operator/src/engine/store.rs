@@ -8,7 +8,8 @@ use std::{
     sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
-use kube::{Resource, core::DeserializeGuard};
+use kube::Resource;
+use polity_runtime::guarded::Guarded;
 use tokio::sync::watch;
 
 use super::{Key, key_of};
@@ -148,7 +149,7 @@ impl<K: Resource> Store<K> {
     /// Takes in the answer to a write of ours.
     pub fn learn(&self, object: K) {
         self.learned.lock().unwrap_or_else(PoisonError::into_inner).insert(key_of(object.meta()));
-        if let Some(change) = self.take_in(DeserializeGuard(Ok(object))) {
+        if let Some(change) = self.take_in(Guarded(Ok(object))) {
             self.untold().entry(change.key).or_insert(change.old);
         }
     }
@@ -172,7 +173,7 @@ impl<K: Resource> Store<K> {
     }
 
     /// Takes in an object as it was watched. None: we know something newer, or nothing changed that anybody was not told of.
-    pub fn put(&self, object: DeserializeGuard<K>) -> Option<Change<K>> {
+    pub fn put(&self, object: Guarded<K>) -> Option<Change<K>> {
         let (key, version) = (key_of(object.meta()), version(object.meta()));
         match self.take_in(object) {
             Some(change) => {
@@ -188,7 +189,7 @@ impl<K: Resource> Store<K> {
     }
 
     /// Keeps the newer of what is there and this. None: what is there stays.
-    fn take_in(&self, object: DeserializeGuard<K>) -> Option<Change<K>> {
+    fn take_in(&self, object: Guarded<K>) -> Option<Change<K>> {
         let (meta, entry) = match object.0 {
             Ok(object) => (key_of(object.meta()), Entry::Object(version(object.meta()), Arc::new(object))),
             Err(invalid) => (key_of(&invalid.metadata), Entry::Broken(version(&invalid.metadata), Arc::new(invalid))),
@@ -204,7 +205,7 @@ impl<K: Resource> Store<K> {
     }
 
     /// Takes in a deletion.
-    pub fn remove(&self, object: &DeserializeGuard<K>) -> Option<Change<K>> {
+    pub fn remove(&self, object: &Guarded<K>) -> Option<Change<K>> {
         let (key, version) = (key_of(object.meta()), version(object.meta()));
         let mut entries = self.write();
         if entries.get(&key).is_some_and(|old| old.version() > version) {
@@ -266,8 +267,8 @@ mod tests {
     fn value(store: &Store<ConfigMap>, name: &str) -> Option<String> {
         store.get("n", name).and_then(|m| m.data.as_ref().map(|d| d["k"].clone()))
     }
-    fn ok(map: ConfigMap) -> DeserializeGuard<ConfigMap> {
-        DeserializeGuard(Ok(map))
+    fn ok(map: ConfigMap) -> Guarded<ConfigMap> {
+        Guarded(Ok(map))
     }
 
     #[test]
@@ -312,7 +313,7 @@ mod tests {
     #[test]
     fn a_broken_object_is_kept_apart() {
         let store = Store::<ConfigMap>::default();
-        let guard: DeserializeGuard<ConfigMap> =
+        let guard: Guarded<ConfigMap> =
             serde_json::from_value(serde_json::json!({"metadata": {"namespace": "n", "name": "a", "resourceVersion": "3"}, "data": 5}))
                 .unwrap();
         let change = store.put(guard).unwrap();

@@ -5,9 +5,9 @@ use std::{collections::BTreeSet, fmt::Debug, sync::Arc};
 use futures::{StreamExt, pin_mut};
 use kube::{
     Api, Resource,
-    core::DeserializeGuard,
     runtime::{WatchStreamExt, watcher},
 };
+use polity_runtime::guarded::Guarded;
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
@@ -21,7 +21,7 @@ const WATCH_SECONDS: u32 = 60;
 
 /// Follows `api` until `shutdown`. `labels` and `fields` select; `sink` is told of every change after it is in the store.
 pub async fn follow<K>(
-    api: Api<DeserializeGuard<K>>,
+    api: Api<Guarded<K>>,
     labels: Option<&str>,
     fields: Option<&str>,
     store: Arc<Store<K>>,
@@ -60,7 +60,7 @@ pub async fn follow<K>(
 }
 
 /// Drops what nobody reads.
-fn slim<K: Resource>(mut object: DeserializeGuard<K>) -> DeserializeGuard<K> {
+fn slim<K: Resource>(mut object: Guarded<K>) -> Guarded<K> {
     match &mut object.0 {
         Ok(object) => object.meta_mut().managed_fields = None,
         Err(invalid) => invalid.metadata.managed_fields = None,

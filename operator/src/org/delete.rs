@@ -15,6 +15,7 @@ use kube::{
 };
 use polity_api::{Org, ToolCall, names, reasons};
 use polity_ledger::OrgId;
+use polity_runtime::guarded::Guarded;
 
 use super::{OrgError, apply::finalizer};
 use crate::{
@@ -86,13 +87,18 @@ fn of(org: &Org, namespace: &Namespace) -> bool {
 /// Calls of the namespace that have not ended. Read live, since nothing of it is cached here.
 async fn open_calls(ctx: &Context, org: &Org, namespace: &Namespace) -> Result<usize, OrgError> {
     // An undecodable call must not hold its Org for ever: only the phase is read.
-    let api: Api<DynamicObject> = Api::namespaced_with(ctx.client.clone(), &namespace.name_any(), &ApiResource::erase::<ToolCall>(&()));
+    let api: Api<Guarded<DynamicObject>> =
+        Api::namespaced_with(ctx.client.clone(), &namespace.name_any(), &ApiResource::erase::<ToolCall>(&()));
     let mut params = ListParams::default().limit(500);
     let mut open = 0;
     loop {
         let page = api.list(&params).await.map_err(|e| OrgError::Kube("reading the calls", org.name_any(), Box::new(e)))?;
         // A call that no one has ever decided holds nothing.
-        open += page.iter().filter(|c| c.data["status"]["phase"].as_str().is_some_and(|p| !ENDED.contains(&p))).count();
+        open += page
+            .iter()
+            .filter_map(|c| c.0.as_ref().ok())
+            .filter(|c| c.data["status"]["phase"].as_str().is_some_and(|p| !ENDED.contains(&p)))
+            .count();
         match page.metadata.continue_.filter(|token| !token.is_empty()) {
             Some(token) => params.continue_token = Some(token),
             None => return Ok(open),

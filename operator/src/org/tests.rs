@@ -2,9 +2,10 @@
 #![allow(clippy::needless_pass_by_value, reason = "manifests are literals")]
 
 use jiff::Timestamp;
-use kube::{Resource, ResourceExt, core::DeserializeGuard};
+use kube::{Resource, ResourceExt};
 use polity_api::{Org, OrgStatus, conditions, org::NamespaceRef, reasons};
 use polity_plan::quota::allocate;
+use polity_runtime::guarded::Guarded;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -18,7 +19,7 @@ use super::{
 use crate::{cluster::Cluster, compare::difference, engine::store::Store};
 
 fn put<K: Resource + DeserializeOwned>(store: &Store<K>, value: Value) {
-    store.put(serde_json::from_value::<DeserializeGuard<K>>(value).unwrap());
+    store.put(serde_json::from_value::<Guarded<K>>(value).unwrap());
 }
 
 fn org(cluster: &Cluster, name: &str, second: i64, spec: Value) {

@@ -1,13 +1,13 @@
 //! Roles, Agents and Orgs as manifests in, status out.
 #![allow(clippy::needless_pass_by_value, reason = "manifests are literals")]
 
-use kube::core::DeserializeGuard;
+use polity_runtime::guarded::Guarded;
 use serde_json::{Value, json};
 
 use super::*;
 
 fn put<K: kube::Resource + serde::de::DeserializeOwned>(store: &crate::engine::store::Store<K>, value: Value) {
-    store.put(serde_json::from_value::<DeserializeGuard<K>>(value).unwrap());
+    store.put(serde_json::from_value::<Guarded<K>>(value).unwrap());
 }
 
 fn world() -> Cluster {
