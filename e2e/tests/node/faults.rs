@@ -5,9 +5,10 @@ use std::{cell::Cell, time::Duration};
 use anyhow::{Context, Result, ensure};
 use kube::{Api, ResourceExt, api::PostParams};
 use polity_api::{ToolCall, toolcall::Phase};
-use polity_e2e::{cluster::SYSTEM, ledger, org_name, until};
+use polity_e2e::{apply, cluster::SYSTEM, ledger, org_name, until};
 
 use crate::{
+    acme,
     fixtures::{PATIENCE, call, calls, ended, expect, organisation, settled},
     node::{Node, process},
 };
@@ -50,11 +51,42 @@ async fn core_is_back(node: &Node) -> Result<()> {
     .await
 }
 
+/// How many calls the agent beside the bot makes.
+const AGENTS_CALLS: usize = 10;
+
+/// An agent whose Pod makes calls through the gateway, one after the other.
+async fn agent(node: &Node, name: &str) -> Result<()> {
+    let call = r#"--call, 'greet {"name":"Bob"}'"#;
+    let script = [call; AGENTS_CALLS].join(", ");
+    let yaml = format!(
+        "
+apiVersion: polity.dev/v1alpha1
+kind: Agent
+metadata: {{name: robot, namespace: {name}}}
+spec:
+  type: AI
+  image: docker.io/polity/polity:dev
+  command: [/polity-worker, scripted, {script}]
+  replicas: 1
+---
+apiVersion: polity.dev/v1alpha1
+kind: Role
+metadata: {{name: caller, namespace: {name}}}
+spec:
+  grants: [{{tools: ['*']}}]
+  assignment: {{agents: [bot, robot]}}
+"
+    );
+    apply(&node.cluster.admin().await?, &yaml).await.map(|_| ())
+}
+
 pub async fn core_is_killed(node: &mut Node) -> Result<()> {
     let node = &*node;
     let name = org_name("killed");
     let uid = organisation(node, &name).await?;
     let (bot, client) = (calls(node, &name).await?, node.cluster.admin().await?);
+    agent(node, &name).await?;
+    acme::says(node, &name, "robot", &["CALL 1 "]).await?;
     let mut made = Vec::new();
     for round in 0..3 {
         let at = chance(5);
@@ -83,7 +115,13 @@ pub async fn core_is_killed(node: &mut Node) -> Result<()> {
         expect(&call, Phase::Succeeded, "")?;
         settled(node, &uid, &call, "Done")?;
     }
-    ledger::check(&node.data()?)?;
+    for number in 1..=AGENTS_CALLS {
+        acme::says(node, &name, "robot", &[&format!("CALL {number} "), ": Succeeded", "Hello, Bob!"]).await?;
+    }
+    let data = node.data()?;
+    ledger::check(&data)?;
+    let begun = ledger::records(&data, &uid)?.iter().filter(|r| r.to_line().contains(r#""kind":"begin""#)).count();
+    ensure!(begun == made.len() + AGENTS_CALLS, "{begun} calls began, {} were made", made.len() + AGENTS_CALLS);
     Ok(())
 }
 
