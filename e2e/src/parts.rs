@@ -165,6 +165,14 @@ impl Part {
         }
     }
 
+    /// Whether it says that it is ready, now.
+    pub async fn answers_ready(&self) -> bool {
+        let http = reqwest::Client::builder().timeout(Duration::from_secs(2)).build();
+        let Ok(http) = http else { return false };
+        let answer = http.get(format!("http://127.0.0.1:{}/readyz", self.admin)).send().await;
+        answer.is_ok_and(|a| a.status().is_success())
+    }
+
     /// Kills it with SIGKILL and waits for its end.
     ///
     /// # Errors

@@ -41,6 +41,14 @@ enum Verb {
         #[arg(long)]
         install_packages: bool,
     },
+    /// Kill core and edge at random while callers ask, and check that nothing forbidden, doubled or unpaid ran; `test` does so shortly.
+    Chaos {
+        #[arg(long, default_value_t = 300)]
+        seconds: u64,
+        /// Of an earlier run, as it printed it: the same kills at the same moments.
+        #[arg(long)]
+        seed: Option<u64>,
+    },
     /// Write CRDs, guards and reference pages from the Rust types.
     Gen {
         /// Write nothing; fail with the differences.
@@ -83,6 +91,7 @@ pub fn run() -> Result<()> {
         Verb::Up { name, install_packages, plane_only } => up::up(&name, install_packages, plane_only),
         Verb::Down { name } => up::down(&name),
         Verb::Test { only, install_packages } => suite::run(&only, install_packages),
+        Verb::Chaos { seconds, seed } => suite::chaos(seconds, seed),
         Verb::Gen { check: true } => generate::check(),
         Verb::Gen { check: false } => generate::write(),
         Verb::Cluster(verb) => cluster(verb),

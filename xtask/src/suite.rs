@@ -59,6 +59,14 @@ pub fn run(only: &[Part], install_packages: bool) -> Result<()> {
     suite.end(started)
 }
 
+/// Kills parts at random for so long and checks what must hold.
+pub fn chaos(seconds: u64, seed: Option<u64>) -> Result<()> {
+    let started = Instant::now();
+    let mut suite = Suite::default();
+    suite.tests("parts killed at random", || clusters::chaos(seconds, seed))?;
+    suite.end(started)
+}
+
 impl Suite {
     fn lint(&mut self) -> Result<()> {
         self.step("formatting", generate::formatted)?;

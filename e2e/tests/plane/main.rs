@@ -15,6 +15,7 @@ mod help;
 mod lifecycle;
 mod orgs;
 mod races;
+mod restarts;
 mod tenancy;
 mod writes;
 
@@ -104,6 +105,9 @@ fn main() -> ExitCode {
         .alone("races_two_cores", |p| Box::pin(races::two_cores(p)))
         .alone("races_chaos", |p| Box::pin(races::chaos(p)))
         .test("lifecycle_calls_with_one_key_run_once", |p| Box::pin(lifecycle::calls_with_one_key_run_once(p)))
+        .alone("restarts_edge_under_load", |p| Box::pin(restarts::edge_under_load(p)))
+        .alone("restarts_api_server_frozen", |p| Box::pin(restarts::api_server_frozen(p)))
+        .alone("restarts_certificate_expired", |p| Box::pin(restarts::certificate_expired(p)))
         .run(|polity| {
             let count = polity_e2e::ledger::check(&polity.dir.join("data"))?;
             println!("invariants hold over {count} ledger records");

@@ -9,15 +9,29 @@ use crate::{install, product};
 /// On a control plane without a node; Polity's parts are processes that the tests start.
 pub fn plane() -> Result<Counts> {
     on("test", Form::Plane, |cluster| {
-        let built = product::host_binaries(&["polity-operator/killpoints"])?;
-        let env = [
-            ("POLITY_E2E_KUBECONFIG", cluster.kubeconfig().to_string_lossy().into_owned()),
-            ("POLITY_E2E_BIN", cluster.bin().to_string_lossy().into_owned()),
-            ("POLITY_E2E_SERVER", built.join("polity").to_string_lossy().into_owned()),
-            ("POLITY_E2E_CLI", built.join("kubectl-polity").to_string_lossy().into_owned()),
-        ];
-        test(&["--package", "polity-e2e", "--lib", "--test", "plane"], &env)
+        test(&["--package", "polity-e2e", "--lib", "--test", "plane"], &plane_env(cluster)?)
     })
+}
+
+/// The test of random kills alone, for longer than the suite runs it.
+pub fn chaos(seconds: u64, seed: Option<u64>) -> Result<Counts> {
+    on("chaos", Form::Plane, |cluster| {
+        let mut env = plane_env(cluster)?;
+        env.push(("POLITY_E2E_CHAOS_SECONDS", seconds.to_string()));
+        env.extend(seed.map(|seed| ("POLITY_E2E_CHAOS_SEED", seed.to_string())));
+        test(&["--package", "polity-e2e", "--test", "plane", "--", "--nocapture", "races_chaos"], &env)
+    })
+}
+
+/// What tests on a control plane need. The server has kill points, which tests of crashes fail without.
+fn plane_env(cluster: &Cluster) -> Result<Vec<(&'static str, String)>> {
+    let built = product::host_binaries(&["polity-operator/killpoints"])?;
+    Ok(vec![
+        ("POLITY_E2E_KUBECONFIG", cluster.kubeconfig().to_string_lossy().into_owned()),
+        ("POLITY_E2E_BIN", cluster.bin().to_string_lossy().into_owned()),
+        ("POLITY_E2E_SERVER", built.join("polity").to_string_lossy().into_owned()),
+        ("POLITY_E2E_CLI", built.join("kubectl-polity").to_string_lossy().into_owned()),
+    ])
 }
 
 /// On a real node, with the chart installed.
