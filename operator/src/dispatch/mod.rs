@@ -6,6 +6,7 @@
 mod call;
 mod ends;
 pub mod gate;
+mod inputs;
 pub mod outcome;
 mod pod;
 pub mod runner;

@@ -82,10 +82,10 @@ fn output(run: &Run, result: &ShimOutput) -> Result<Value, (&'static str, String
     Ok(value)
 }
 
-/// Settles by what became of the Pod when no result came: not done if the tool never started.
+/// Settles by what became of the Pod when no result came: not done if the tool was not given its input and never started.
 #[must_use]
-pub fn lost(run: &Run, pod: Option<&Pod>, why: &str) -> Settle {
-    let started = pod.is_none_or(tool_started);
+pub fn lost(run: &Run, pod: Option<&Pod>, given: bool, why: &str) -> Settle {
+    let started = given || pod.is_none_or(tool_started);
     let outcome = if started { stopped(run) } else { Outcome::NotDone };
     let reason = match outcome {
         Outcome::Unknown => reasons::OUTCOME_UNKNOWN,
@@ -98,8 +98,8 @@ pub fn lost(run: &Run, pod: Option<&Pod>, why: &str) -> Settle {
 
 /// Settles a run that was stopped on request.
 #[must_use]
-pub fn canceled(run: &Run, pod: Option<&Pod>) -> Settle {
-    let mut settle = lost(run, pod, "canceled while it ran");
+pub fn canceled(run: &Run, pod: Option<&Pod>, given: bool) -> Settle {
+    let mut settle = lost(run, pod, given, "canceled while it ran");
     settle.reason = reasons::CANCELED.to_owned();
     settle
 }

@@ -65,20 +65,22 @@ fn a_pod_that_never_started_its_tool_did_nothing() {
         "state": {"waiting": {"reason": "ErrImageNeverPull", "message": "no such image"}}}]}),
     );
     assert!(hopeless(&waiting));
-    let settle = lost(&run(false), Some(&waiting), "the Pod did not start");
+    let settle = lost(&run(false), Some(&waiting), false, "the Pod did not start");
     assert_eq!(settle.outcome, Some(Outcome::NotDone));
     assert!(settle.message.contains("ErrImageNeverPull no such image"), "{}", settle.message);
     assert!(settle.used.is_empty());
+    let given = canceled(&run(false), Some(&waiting), true);
+    assert_eq!(given.outcome, Some(Outcome::Unknown), "it had its input: the status is behind");
     // As a kubelet leaves it when the time of a Pod is over whose image it could not get.
     let never = |id: &str| {
         let ended = json!({"terminated": {"exitCode": 137, "reason": "ContainerStatusUnknown", "startedAt": null, "finishedAt": null}});
         pod(&json!({"phase": "Failed", "message": "too late", "containerStatuses": [{"name": "tool", "image": "", "imageID": "",
             "containerID": id, "ready": false, "restartCount": 0, "state": ended}]}))
     };
-    let settle = lost(&run(false), Some(&never("")), "the Pod ended");
+    let settle = lost(&run(false), Some(&never("")), false, "the Pod ended");
     assert_eq!((settle.outcome, settle.message.contains("too late")), (Some(Outcome::NotDone), true), "{}", settle.message);
     assert_eq!(
-        lost(&run(false), Some(&never("containerd://1")), "gone").outcome,
+        lost(&run(false), Some(&never("containerd://1")), false, "gone").outcome,
         Some(Outcome::Unknown),
         "it was made, so it may have run"
     );
@@ -86,6 +88,6 @@ fn a_pod_that_never_started_its_tool_did_nothing() {
         &json!({"phase": "Failed", "containerStatuses": [{"name": "tool", "image": "", "imageID": "", "ready": false, "restartCount": 0,
         "state": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}}]}),
     );
-    assert_eq!(lost(&run(false), Some(&ran), "gone").outcome, Some(Outcome::Unknown));
-    assert_eq!(lost(&run(false), None, "gone").outcome, Some(Outcome::Unknown), "a Pod that cannot be seen may have run");
+    assert_eq!(lost(&run(false), Some(&ran), false, "gone").outcome, Some(Outcome::Unknown));
+    assert_eq!(lost(&run(false), None, false, "gone").outcome, Some(Outcome::Unknown), "a Pod that cannot be seen may have run");
 }

@@ -21,6 +21,7 @@ use tokio::sync::broadcast;
 
 use super::{
     gate::Gate,
+    inputs::Inputs,
     outcome::{self, Run},
     pod::{self, ToolPod},
 };
@@ -69,13 +70,14 @@ pub struct Runner {
     client: Client,
     settings: Settings,
     ended: broadcast::Sender<String>,
+    inputs: Inputs,
 }
 
 impl Runner {
     /// A runner.
     #[must_use]
     pub fn new(gate: Arc<Gate>, client: Client, settings: Settings) -> Self {
-        Self { gate, client, settings, ended: broadcast::channel(4096).0 }
+        Self { gate, client, settings, ended: broadcast::channel(4096).0, inputs: Inputs::default() }
     }
 
     fn pods(&self, namespace: &str) -> Api<Pod> {
@@ -184,6 +186,9 @@ impl Runner {
         if attempt.state != State::Begun {
             return Err(ShimError::NotKnown);
         }
+        if !self.inputs.give(id) {
+            return Err(ShimError::NotKnown);
+        }
         let deadline = attempt.deadline.min(now + SignedDuration::from_secs(i64::from(run.timeout_seconds)));
         Ok(ShimInput { input: run.input, deadline, trace: run.trace })
     }
@@ -225,6 +230,7 @@ impl Runner {
 
     /// Tells who waits that an attempt has ended.
     pub fn announce(&self, id: &str) {
+        self.inputs.forget(id);
         // No receiver is no error: nobody waits.
         let _ = self.ended.send(id.to_owned());
     }
@@ -273,17 +279,18 @@ impl Runner {
         let name = subject::pod_name(&run.id);
         let pod = self.pods(&run.namespace).get_opt(&name).await?;
         let end = match &pod {
-            None => Some(outcome::lost(&run, None, "the tool's Pod is gone without a result")),
+            None => Some("the tool's Pod is gone without a result"),
             Some(pod) if gated(pod) && now < attempt.deadline => {
                 self.let_start(&run.namespace, &name).await?;
                 None
             }
-            Some(pod) if outcome::hopeless(pod) => Some(outcome::lost(&run, Some(pod), "the tool's Pod ended without a result")),
-            Some(pod) if now >= attempt.deadline => Some(outcome::lost(&run, Some(pod), "the tool's Pod took too long")),
+            Some(pod) if outcome::hopeless(pod) => Some("the tool's Pod ended without a result"),
+            Some(_) if now >= attempt.deadline => Some("the tool's Pod took too long"),
             Some(_) => None,
         };
-        if let Some(settle) = end {
-            self.gate.settle(settle).await?;
+        if let Some(why) = end {
+            let given = self.inputs.close(&run.id);
+            self.gate.settle(outcome::lost(&run, pod.as_ref(), given, why)).await?;
             self.announce(&run.id);
             self.delete(&run.namespace, &run.id, pod.and_then(|p| p.uid())).await;
         }
@@ -297,8 +304,9 @@ impl Runner {
     pub async fn cancel(&self, attempt: &Attempt) -> Result<(), SweepError> {
         let Ok(run) = serde_json::from_value::<Run>(attempt.resume.clone()) else { return Ok(()) };
         let pod = self.pods(&run.namespace).get_opt(&subject::pod_name(&run.id)).await?;
+        let given = self.inputs.close(&run.id);
         self.delete(&run.namespace, &run.id, pod.as_ref().and_then(ResourceExt::uid)).await;
-        self.gate.settle(outcome::canceled(&run, pod.as_ref())).await?;
+        self.gate.settle(outcome::canceled(&run, pod.as_ref(), given)).await?;
         self.announce(&run.id);
         Ok(())
     }
