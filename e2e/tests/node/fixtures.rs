@@ -99,9 +99,10 @@ pub fn call(tool: &str, input: &str) -> Result<ToolCall> {
     })
 }
 
-/// Applies a tool and waits until a call of it is accepted.
+/// Applies a tool and waits until core has seen it and the edge would accept a call of it.
 pub async fn takes(node: &Node, namespace: &str, yaml: &str, probe: &ToolCall) -> Result<()> {
     apply(&node.cluster.admin().await?, yaml).await?;
+    node.kubectl(&["wait", "--namespace", namespace, "--for=condition=Ready", "--timeout=60s", "tools.polity.dev", "--all"])?;
     accepted(&calls(node, namespace).await?, probe).await
 }
 
