@@ -57,7 +57,11 @@ async fn edge(polity: &mut Polity) -> Result<()> {
     let (restarted, (made, tries, answers)) = join(restarts, join3(callers, forbidden, gateway)).await;
     restarted?;
     let (made, tries, answers) = (made?.concat(), tries?, answers?);
-    println!("edge restarted: {} allowed calls, {} refused for want of it, {tries} forbidden ones, gateway {answers:?}", made.len(), refused.load(Ordering::Relaxed));
+    println!(
+        "edge restarted: {} allowed calls, {} refused for want of it, {tries} forbidden ones, gateway {answers:?}",
+        made.len(),
+        refused.load(Ordering::Relaxed)
+    );
     ensure!(refused.load(Ordering::Relaxed) > 0, "no call met a restart: the test proves nothing");
     ensure!(answers.get("PolicyDenied").is_some_and(|n| *n > 0), "{answers:?}");
     try_join_all(made.iter().map(|(name, id)| {
@@ -169,7 +173,8 @@ async fn frozen(polity: &mut Polity) -> Result<()> {
         }
     })
     .await?;
-    let (name, id) = until(fixtures::SOON, "a call is taken", || async { help::made(&bot, &help::small()).await.map_err(|e| e.to_string()) }).await?;
+    let (name, id) =
+        until(fixtures::SOON, "a call is taken", || async { help::made(&bot, &help::small()).await.map_err(|e| e.to_string()) }).await?;
     Shim::new(polity, Duration::from_secs(40)).play(&org, &id, 0, "{}").await?;
     phase(&admin, &org, &name, Phase::Succeeded).await?;
     ledger::check(&polity.dir.join("data")).map(drop)
@@ -218,7 +223,8 @@ async fn expired(polity: &mut Polity) -> Result<()> {
     leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
     let leaf = leaf.signed_by(&key, &issuer)?;
     let before = text(&secrets.get("polity-edge-tls").await?, "tls.crt")?;
-    let data = BTreeMap::from([("tls.crt", ByteString(leaf.pem().into_bytes())), ("tls.key", ByteString(key.serialize_pem().into_bytes()))]);
+    let data =
+        BTreeMap::from([("tls.crt", ByteString(leaf.pem().into_bytes())), ("tls.key", ByteString(key.serialize_pem().into_bytes()))]);
     secrets.patch("polity-edge-tls", &PatchParams::default(), &Patch::Merge(json!({"data": data}))).await?;
 
     let fresh = until(Duration::from_secs(30), "core replaces it", || async {
@@ -227,20 +233,27 @@ async fn expired(polity: &mut Polity) -> Result<()> {
     })
     .await?;
     // As an agent sees it: by the CA in its own namespace, with every check on.
-    let bundle = Api::<ConfigMap>::namespaced(admin.clone(), &org).get("polity-ca").await?.data.and_then(|d| d.get("ca.crt").cloned()).context("ca.crt")?;
+    let bundle = Api::<ConfigMap>::namespaced(admin.clone(), &org)
+        .get("polity-ca")
+        .await?
+        .data
+        .and_then(|d| d.get("ca.crt").cloned())
+        .context("ca.crt")?;
     let url = format!("https://127.0.0.1:{}/openapi.json", polity.addresses.gateway);
     until(fixtures::SOON, "the edge serves the new one", || async {
         let root = reqwest::Certificate::from_pem(bundle.as_bytes()).map_err(|e| e.to_string())?;
         let http = reqwest::Client::builder().tls_certs_only([root]).tls_info(true).build().map_err(|e| e.to_string())?;
         let answer = http.get(&url).send().await.map_err(|e| format!("{e:?}"))?;
         let served = answer.extensions().get::<reqwest::tls::TlsInfo>().and_then(|i| i.peer_certificate()).map(<[u8]>::to_vec);
-        let wanted = rustls::pki_types::pem::PemObject::from_pem_slice(fresh.as_bytes()).map_err(|e: rustls::pki_types::pem::Error| e.to_string())?;
+        let wanted = rustls::pki_types::pem::PemObject::from_pem_slice(fresh.as_bytes())
+            .map_err(|e: rustls::pki_types::pem::Error| e.to_string())?;
         let wanted: rustls::pki_types::CertificateDer<'_> = wanted;
         if served.as_deref() == Some(wanted.as_ref()) { Ok(()) } else { Err("another one".to_owned()) }
     })
     .await?;
     // The whole way: webhook, core's and the edge's connection to each other, shim.
-    let (name, id) = until(fixtures::SOON, "a call is taken", || async { help::made(&bot, &help::small()).await.map_err(|e| e.to_string()) }).await?;
+    let (name, id) =
+        until(fixtures::SOON, "a call is taken", || async { help::made(&bot, &help::small()).await.map_err(|e| e.to_string()) }).await?;
     Shim::new(polity, Duration::from_secs(30)).play(&org, &id, 0, "{}").await?;
     phase(&admin, &org, &name, Phase::Succeeded).await?;
     ledger::check(&polity.dir.join("data")).map(drop)

@@ -8,9 +8,7 @@ use crate::{install, product};
 
 /// On a control plane without a node; Polity's parts are processes that the tests start.
 pub fn plane() -> Result<Counts> {
-    on("test", Form::Plane, |cluster| {
-        test(&["--package", "polity-e2e", "--lib", "--test", "plane"], &plane_env(cluster)?)
-    })
+    on("test", Form::Plane, |cluster| test(&["--package", "polity-e2e", "--lib", "--test", "plane"], &plane_env(cluster)?))
 }
 
 /// The test of random kills alone, for longer than the suite runs it.
