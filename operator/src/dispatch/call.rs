@@ -45,9 +45,6 @@ const WHILE_RUNNING: Duration = Duration::from_secs(10);
 /// How soon to look again at a call that waits for people.
 const WHILE_WAITING: Duration = Duration::from_secs(30);
 
-/// How often a decision that ran out of its time is made again before it counts.
-const OVERTIME: usize = 3;
-
 /// What reconciling a call needs.
 pub struct CallContext {
     /// API client.
@@ -221,15 +218,7 @@ impl Pass<'_> {
             approved: &approved,
             now: self.now,
         };
-        let mut decision = self.snapshot.decide(&request);
-        // A denial here is for good, and a busy machine may have used up the time of a decision that is a small one.
-        for _ in 0..OVERTIME {
-            if decision.reason != reasons::DECISION_BUDGET_EXCEEDED {
-                break;
-            }
-            tokio::task::yield_now().await;
-            decision = self.snapshot.decide(&request);
-        }
+        let decision = self.snapshot.decide(&request);
         match decision.verdict {
             Verdict::Deny => self.deny(decision, Phase::Denied, held).await,
             Verdict::RequireApproval => self.wait(&request, decision, approval).await,
@@ -518,7 +507,7 @@ impl Pass<'_> {
             return Ok(Action::requeue(Duration::from_millis(50)));
         }
         let mut before = self.status();
-        if before.decision.is_none() && attempt.executor == EXECUTOR {
+        if attempt.executor == EXECUTOR && !before.decision.as_ref().is_some_and(status::shows_allowed) {
             // It ran while core was away and could not say so.
             before = status::resumed(before, attempt, &self.snapshot, self.generation(), self.now);
         }

@@ -137,6 +137,12 @@ fn tail(text: &str, most: usize) -> String {
     text[text.ceil_char_boundary(text.len().saturating_sub(most))..].to_owned()
 }
 
+/// Whether a decision is one with which a call begins.
+#[must_use]
+pub fn shows_allowed(decision: &Shown) -> bool {
+    decision.verdict == polity_policy::Verdict::Allow.name()
+}
+
 /// A call that begun before core was restarted: its decision is shown from what the ledger kept.
 #[must_use]
 pub fn resumed(
@@ -146,15 +152,17 @@ pub fn resumed(
     generation: i64,
     now: Timestamp,
 ) -> ToolCallStatus {
-    let decision = status.decision.clone().unwrap_or_else(|| Shown {
-        verdict: "Allow".to_owned(),
+    // What was decided when it was asked for approval is not why it began.
+    let (input, allowed) = (status.decision.as_ref().and_then(|d| d.input.clone()), status.decision.clone().filter(shows_allowed));
+    let decision = allowed.unwrap_or_else(|| Shown {
+        verdict: polity_policy::Verdict::Allow.name().to_owned(),
         reason: String::new(),
         message: String::new(),
         hint: String::new(),
         rules: Vec::new(),
         advisory: Vec::new(),
         snapshot: snapshot.digest().to_owned(),
-        input: None,
+        input,
         record: None,
         at: Time(now),
         by: polity_api::names::CORE.to_owned(),
