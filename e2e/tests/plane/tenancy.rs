@@ -326,3 +326,52 @@ pub async fn a_unit_needs_the_verb_subdivide(polity: &Polity) -> Result<()> {
     }
     Ok(())
 }
+
+/// A username is one Agent's in a tree, and of another tree's as well; a name of the system is nobody's person.
+pub async fn a_username_belongs_to_one_agent_of_a_tree(polity: &Polity) -> Result<()> {
+    let admin = polity.cluster.admin().await?;
+    let (parent, other) = (org_name("names"), org_name("elsewhere"));
+    let below = format!("{parent}-kid");
+    for name in [&parent, &other] {
+        fixtures::organisation(&admin, name).await?;
+    }
+    fixtures::unit(&admin, &below, &parent).await?;
+    help::takes(&help::bot(polity, &parent).await?, &help::small()).await?;
+    help::takes(&help::bot(polity, &below).await?, &help::small()).await?;
+    let agent = |namespace: &str, kind: &str, username: &str| {
+        json!({"apiVersion": "polity.dev/v1alpha1", "kind": "Agent", "metadata": {"name": "twin", "namespace": namespace}, "spec": {"type": kind, "usernames": [username]}})
+            .to_string()
+    };
+    let taken = format!("bot@{parent}");
+    for namespace in [&parent, &below] {
+        let answer = apply_as(&admin, &agent(namespace, "System", &taken)).await?;
+        help::refused(answer, 422, &["UsernameTaken", &taken]).with_context(|| namespace.clone())?;
+    }
+    let robot = format!("system:serviceaccount:{parent}:polity-agent-robot");
+    help::refused(apply_as(&admin, &agent(&parent, "Human", &robot)).await?, 422, &["never counts as human"])?;
+    apply(&admin, &agent(&other, "System", &taken)).await?;
+    help::takes(&help::bot(polity, &parent).await?, &help::small()).await
+}
+
+/// A namespace that is deleted under its Org is made anew; what was in it is gone, and calls are denied until there is something again.
+pub async fn a_deleted_namespace_is_made_anew(polity: &Polity) -> Result<()> {
+    let admin = polity.cluster.admin().await?;
+    let name = org_name("anew");
+    fixtures::organisation(&admin, &name).await?;
+    let bot = help::bot(polity, &name).await?;
+    help::takes(&bot, &help::small()).await?;
+    let namespaces: Api<Namespace> = Api::all(admin.clone());
+    let before = namespaces.get(&name).await?.uid();
+    namespaces.delete(&name, &DeleteParams::default()).await?;
+    until(SOON * 2, "another namespace of that name", || async {
+        let now = namespaces.get_opt(&name).await.map_err(|e| e.to_string())?;
+        let fresh = now.as_ref().is_some_and(|n| n.uid() != before && n.metadata.deletion_timestamp.is_none());
+        if fresh { Ok(()) } else { Err(format!("{:?}", now.map(|n| n.status))) }
+    })
+    .await?;
+    let org = fixtures::ready(&admin, &name).await?;
+    let now = namespaces.get(&name).await?.uid();
+    ensure!(org.status.and_then(|s| s.namespace).map(|n| n.uid) == now);
+    fixtures::organisation(&admin, &name).await?;
+    help::takes(&bot, &help::small()).await
+}
