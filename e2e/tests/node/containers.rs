@@ -144,18 +144,6 @@ pub async fn result_too_large(node: &Node) -> Result<()> {
     expect(&ended, Phase::Succeeded, "").map(|_| ())
 }
 
-pub async fn image_is_missing(node: &Node) -> Result<()> {
-    let name = org_name("absent");
-    let uid = organisation(node, &name).await?;
-    let absent = call("absent", r#"{"name":"Ann"}"#)?;
-    let yaml = tool(&name, "absent", "greet", "  timeoutSeconds: 5").replace("polity/polity:dev", "polity/no-such-image:1");
-    takes(node, &name, &yaml, &absent).await?;
-    let ended = done(&calls(node, &name).await?, &node.cluster.admin().await?, &absent).await?;
-    let status = expect(&ended, Phase::Failed, "ToolFailed")?;
-    ensure!(status.to_string().contains("no-such-image"), "does not say which image: {status}");
-    settled(node, &uid, &ended, "NotDone")
-}
-
 /// The token of one tool's Pod opens that Pod's run and no other; a token of nobody opens none.
 pub async fn run_of_another_is_closed(node: &Node) -> Result<()> {
     let name = org_name("another");
