@@ -45,6 +45,11 @@ const WHILE_RUNNING: Duration = Duration::from_secs(10);
 /// How soon to look again at a call that waits for people.
 const WHILE_WAITING: Duration = Duration::from_secs(30);
 
+/// How long what the webhook saw may take to reach core.
+const NEWS: jiff::SignedDuration = jiff::SignedDuration::from_secs(3);
+/// How soon to look again at a call that waits for that.
+const CATCH_UP: Duration = Duration::from_millis(400);
+
 /// What reconciling a call needs.
 pub struct CallContext {
     /// API client.
@@ -219,11 +224,23 @@ impl Pass<'_> {
             now: self.now,
         };
         let decision = self.snapshot.decide(&request);
+        if decision.verdict == Verdict::Deny && self.may_be_news(decision.reason) {
+            return Ok(Action::requeue(CATCH_UP));
+        }
         match decision.verdict {
             Verdict::Deny => self.deny(decision, Phase::Denied, held).await,
             Verdict::RequireApproval => self.wait(&request, decision, approval).await,
             Verdict::Allow => self.start(&request, decision, approval.filter(|_| !approved.is_empty()), held).await,
         }
+    }
+
+    /// Whether a denial may only mean that core's view lacks what the webhook saw a moment ago. Such a call is looked at again for
+    /// a few seconds before it is denied for good; nothing runs meanwhile.
+    fn may_be_news(&self, reason: &str) -> bool {
+        let age = self.call.creation_timestamp().map(|t| self.now.duration_since(t.0));
+        let of_view =
+            [reasons::TOOL_NOT_FOUND, reasons::TOOL_NOT_READY, reasons::UNKNOWN_CALLER, reasons::NOT_GRANTED, reasons::POLICY_NOT_TYPED];
+        of_view.contains(&reason) && age.is_some_and(|age| age < NEWS)
     }
 
     /// Looks the Task up; a Task that is not there denies.
