@@ -167,7 +167,7 @@ async fn store(polity: &Polity, org: &str, broken: &str, robot: &help::Robot, ca
         "spec": {"match": {"tools": ["pay"]}, "rules": [{"name": "rule", "expression": "agnet.name == 'bot'", "effect": "Deny"}]}});
     apply(&admin, &wrong.to_string()).await?;
     ensure!(
-        apply_as(&admin, &fixtures::manifests(&format!("{org}-new")).split("---").next().unwrap_or_default().to_owned()).await?.is_ok(),
+        apply_as(&admin, fixtures::manifests(&format!("{org}-new")).split("---").next().unwrap_or_default()).await?.is_ok(),
         "an Org cannot be made"
     );
     Ok(())

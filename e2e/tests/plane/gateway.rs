@@ -142,7 +142,7 @@ pub async fn tokens_of_others_are_refused(polity: &Polity) -> Result<()> {
     .await?;
     // The API server itself keeps a positive answer for a few seconds.
     until(SOON, "a token of a Pod that is gone is refused", || async {
-        let token = format!("{fresh}");
+        let token = fresh.to_string();
         let (code, body) = robot.call_with(&org, pay(20, "mallory"), Some(&token)).await.map_err(|e| e.to_string())?;
         if code == 401 { Ok(()) } else { Err(format!("{code} {body}")) }
     })
