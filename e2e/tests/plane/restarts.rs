@@ -263,3 +263,34 @@ fn text(secret: &Secret, key: &str) -> Result<String> {
     let data = secret.data.as_ref().and_then(|d| d.get(key)).with_context(|| format!("{key} is missing"))?;
     Ok(String::from_utf8(data.0.clone())?)
 }
+
+/// Core comes back with another, empty ledger while a call runs: the call never begins again, and is for a person to settle.
+pub async fn another_ledger(polity: &mut Polity) -> Result<()> {
+    let own = polity.dir.join("data").display().to_string();
+    let result = chaos::mended(polity, |p| Box::pin(empty_ledger(p))).await;
+    polity.core.kill()?;
+    polity.core.set("POLITY_DATA_DIR", &own);
+    chaos::reborn(&polity.cluster, &mut polity.core, None).await?;
+    polity.core.ready().await?;
+    result
+}
+
+async fn empty_ledger(polity: &mut Polity) -> Result<()> {
+    let admin = polity.cluster.admin().await?;
+    let org = org_name("forgot");
+    fixtures::organisation(&admin, &org).await?;
+    let made = help::bot(polity, &org).await?.create(&PostParams::default(), &help::small()).await?;
+    phase(&admin, &org, &made.name_any(), Phase::Running).await?;
+    polity.core.kill()?;
+    let other = polity.dir.join("other-data");
+    std::fs::create_dir_all(&other)?;
+    polity.core.set("POLITY_DATA_DIR", &other.display().to_string());
+    chaos::reborn(&polity.cluster, &mut polity.core, None).await?;
+    let ended = phase(&admin, &org, &made.name_any(), Phase::Unknown).await?;
+    let said = serde_json::to_string(&ended.status)?;
+    ensure!(said.contains("this ledger has no record of it"), "{said}");
+    let uid = Api::<polity_api::Org>::all(admin).get(&org).await?.metadata.uid.context("uid")?;
+    let begun = ledger::records(&other, &uid)?.iter().any(|r| r.to_line().contains(r#""kind":"begin""#));
+    ensure!(!begun, "the call began again");
+    Ok(())
+}

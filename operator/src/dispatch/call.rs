@@ -166,6 +166,7 @@ impl Pass<'_> {
         match &attempt {
             Some(attempt) if attempt.state == State::Settled => return self.settled(attempt).await,
             Some(attempt) if attempt.state == State::Begun => return self.begun(attempt).await,
+            None if matches!(self.status().phase, Some(Phase::Running | Phase::Unknown)) => return self.forgotten().await,
             _ => {}
         }
         let held = attempt.is_some_and(|a| a.state == State::Held);
@@ -533,6 +534,41 @@ impl Pass<'_> {
         self.write(status).await?;
         self.ctx.runner.delete(&self.namespace, &self.id, None).await;
         Ok(if waits_for_person { Action::await_change() } else { Action::requeue(Duration::from_secs(1)) })
+    }
+
+    /// A call that has begun by its status but not by the ledger: another ledger was here before (a lost or restored volume). It never begins
+    /// again; a person says what became of it.
+    async fn forgotten(&self) -> Result<Action, Error> {
+        let Some(resolution) = &self.call.spec.resolution else {
+            let message = "the call has begun, but this ledger has no record of it (was its volume lost or restored?)";
+            self.write(status::forgotten(self.status(), message, self.generation(), self.now)).await?;
+            return Ok(Action::await_change());
+        };
+        let by = resolution.by.clone().unwrap_or_default();
+        let facts = serde_json::json!({"outcome": resolution.outcome, "reason": resolution.reason, "by": by, "call": self.id});
+        self.ctx
+            .runner
+            .gate
+            .note(Note {
+                kind: "transition".to_owned(),
+                org: self.org.clone(),
+                once: Some(format!("forgotten/{}", self.id)),
+                subject: None,
+                actor: Some(polity_ledger::Actor { kind: "Human".to_owned(), username: by.clone(), ..polity_ledger::Actor::default() }),
+                target: Some(polity_ledger::Target {
+                    kind: "ToolCall".to_owned(),
+                    namespace: self.namespace.clone(),
+                    name: self.call.name_any(),
+                    ..Default::default()
+                }),
+                reason: reasons::RESOLVED.to_owned(),
+                facts: facts.as_object().cloned().unwrap_or_default().into_iter().collect(),
+            })
+            .await?;
+        let done = resolution.outcome == ResolvedOutcome::Done;
+        let message = format!("resolved by {by}: {}", resolution.reason);
+        self.write(status::resolved(self.status(), done, &message, self.generation(), self.now)).await?;
+        Ok(Action::requeue(Duration::from_secs(1)))
     }
 
     fn idempotency(&self, args: &Value) -> Option<Idempotency> {

@@ -122,6 +122,22 @@ fn result(attempt: &Attempt) -> CallResult {
     }
 }
 
+/// A call that has begun without a record of it in this ledger.
+#[must_use]
+pub fn forgotten(mut status: ToolCallStatus, message: &str, generation: i64, now: Timestamp) -> ToolCallStatus {
+    let ask = format!("{message}. Find out whether it took effect and set spec.resolution (verb resolve)");
+    set_unknown(&mut status, reasons::OUTCOME_UNKNOWN, &ask, generation, now);
+    ToolCallStatus { observed_generation: generation, phase: Some(Phase::Unknown), ..status }
+}
+
+/// A call whose unknown outcome a person settled without a record of its run.
+#[must_use]
+pub fn resolved(mut status: ToolCallStatus, done: bool, message: &str, generation: i64, now: Timestamp) -> ToolCallStatus {
+    conditions::set(&mut status.conditions, conditions::SUCCEEDED, done, reasons::RESOLVED, message, generation, now);
+    let phase = if done { Phase::Succeeded } else { Phase::Failed };
+    ToolCallStatus { observed_generation: generation, phase: Some(phase), finished_at: Some(Time(now)), ..status }
+}
+
 fn set_unknown(status: &mut ToolCallStatus, reason: &str, message: &str, generation: i64, now: Timestamp) {
     conditions::clear(&mut status.conditions, conditions::RECONCILING);
     conditions::set_status(&mut status.conditions, conditions::SUCCEEDED, "Unknown", reason, message, generation, now);
