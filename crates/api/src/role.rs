@@ -47,7 +47,7 @@ pub struct RoleSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub job_space: Option<String>,
-    /// `Descendants`: Roles of Orgs below may report to this Role, and their Policies may name it.
+    /// `Descendants`: Roles of Orgs below may report to this Role, their Policies may name it, and its holders have its grants there too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub export: Option<Export>,
 }
