@@ -52,7 +52,7 @@ pub struct RoleSpec {
     pub export: Option<Export>,
 }
 
-/// Who besides the own Org may refer to it. `Descendants`: every Org below.
+/// Who besides the own Org may use it. `Descendants`: every Org below: a Tool may be called there; a Role grants there to its holders, and Roles and rules there may name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Export {
     /// Every Org below.
