@@ -278,7 +278,9 @@ pub async fn malformed_requests_are_told(polity: &Polity) -> Result<()> {
     let (code, answer) = robot.cancel(&org, answer["id"].as_str().context("id")?).await?;
     ensure!(code == 409 && answer["reason"] == "NotCancelable", "{code} {answer}");
     apply(&admin, &format!("{{apiVersion: polity.dev/v1alpha1, kind: Tool, metadata: {{name: free, namespace: {org}}}, spec: {{runtime: {{container: {{image: x, command: [x]}}}}}}}}")).await?;
-    let (code, answer) = robot.call(&org, json!({"tool": "free", "input": {}})).await?;
-    ensure!(code == 403 && answer["reason"] == "NotGranted", "{code} {answer}");
-    Ok(())
+    until(SOON, "the new Tool is known and not granted", || async {
+        let (code, answer) = robot.call(&org, json!({"tool": "free", "input": {}})).await.map_err(|e| e.to_string())?;
+        if code == 403 && answer["reason"] == "NotGranted" { Ok(()) } else { Err(format!("{code} {answer}")) }
+    })
+    .await
 }

@@ -114,15 +114,23 @@ pub async fn patch(client: &Client, kind: &str, namespace: Option<&str>, name: &
     Ok(api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.map(|_| ()))
 }
 
-/// Adds a person's own decision.
+/// Adds a person's own decision; once more when core wrote the status at the same time.
 pub async fn decides(polity: &Polity, namespace: &str, approval: &str, user: &str, answer: &str) -> Result<Result<Approval, kube::Error>> {
     let api: Api<Approval> = of(polity, user, namespace).await?;
-    let before = Api::<Approval>::namespaced(polity.cluster.admin().await?, namespace).get(approval).await?;
-    let mut decisions = serde_json::to_value(&before.spec.decisions)?;
-    decisions.as_array_mut().context("decisions")?.push(json!({"by": user, "decision": answer}));
-    let version = before.resource_version();
-    let patch = json!({"metadata": {"resourceVersion": version}, "spec": {"decisions": decisions}});
-    Ok(api.patch(approval, &PatchParams::default(), &Patch::Merge(patch)).await)
+    let seen = Api::<Approval>::namespaced(polity.cluster.admin().await?, namespace);
+    until(SOON, "no conflict", || async {
+        let before = seen.get(approval).await.map_err(|e| e.to_string())?;
+        let mut decisions = json!(before.spec.decisions);
+        if let Some(list) = decisions.as_array_mut() {
+            list.push(json!({"by": user, "decision": answer}));
+        }
+        let patch = json!({"metadata": {"resourceVersion": before.resource_version()}, "spec": {"decisions": decisions}});
+        match api.patch(approval, &PatchParams::default(), &Patch::Merge(patch)).await {
+            Err(kube::Error::Api(status)) if status.code == 409 => Err(status.message),
+            answer => Ok(answer),
+        }
+    })
+    .await
 }
 
 /// Lines of the ledger about one action, or all of an Org's.
