@@ -22,6 +22,8 @@ pub struct Write {
     pub name: String,
     /// HTTP status.
     pub code: i64,
+    /// An anchor of a chain's head in its Org: at most one a minute while the chain grows.
+    pub anchor: bool,
 }
 
 /// Writes logged since `from` bytes of the log; use [`position`] before.
@@ -46,6 +48,7 @@ pub fn writes(cluster: &Cluster, from: u64) -> Result<Vec<Write>> {
                 namespace: text_of(&e["objectRef"]["namespace"]),
                 name: text_of(&e["objectRef"]["name"]),
                 code: e["responseStatus"]["code"].as_i64().unwrap_or_default(),
+                anchor: text_of(&e["requestURI"]).contains("fieldManager=polity-anchor"),
             }
         })
         .collect())
@@ -59,12 +62,17 @@ pub fn position(cluster: &Cluster) -> Result<u64> {
     Ok(std::fs::metadata(cluster.dir()?.join("audit.log"))?.len())
 }
 
-/// Writes of Polity itself, without its Lease and without its questions (reviews, tokens).
+/// Writes of Polity itself that took effect (a conflict writes nothing), without its Lease, the anchors of chains, and its questions (reviews, tokens).
 #[must_use]
 pub fn of_polity(writes: Vec<Write>) -> Vec<Write> {
     let asks = ["leases", "tokenreviews", "subjectaccessreviews"];
     writes
         .into_iter()
-        .filter(|w| w.user.starts_with("system:serviceaccount:polity-system:polity-") && !asks.contains(&w.resource.as_str()))
+        .filter(|w| {
+            w.user.starts_with("system:serviceaccount:polity-system:polity-")
+                && !w.anchor
+                && w.code < 400
+                && !asks.contains(&w.resource.as_str())
+        })
         .collect()
 }

@@ -13,6 +13,8 @@ use polity_runtime::{CancellationToken, cache::Cache};
 
 use crate::dispatch::Gate;
 
+/// Field manager of the anchors.
+const MANAGER: &str = "polity-anchor";
 /// Time between two anchors of an Org.
 const EVERY: Duration = Duration::from_secs(60);
 
@@ -56,5 +58,7 @@ pub async fn keep(gate: Arc<Gate>, cache: Arc<Cache>, stop: CancellationToken) {
 async fn anchor(gate: &Gate, name: &str, uid: &str, seq: i64, hash: &str) -> Result<(), kube::Error> {
     let api: Api<Org> = Api::all(gate.client.clone());
     let patch = serde_json::json!({"metadata": {"uid": uid}, "status": {"ledger": {"seq": seq, "hash": hash}}});
-    api.patch_status(name, &PatchParams::default(), &Patch::Merge(patch)).await.map(drop)
+    // A manager of its own tells these writes from those of reconciling, in managedFields and in the audit log.
+    let manager = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+    api.patch_status(name, &manager, &Patch::Merge(patch)).await.map(drop)
 }
