@@ -21,9 +21,9 @@ use polity_api::{
     Approval, Org, Task, ToolCall, ToolCallStatus,
     approval::ApprovalPhase,
     reasons,
-    toolcall::{Phase, PodRef, ResolvedOutcome},
+    toolcall::{Phase, PodRef},
 };
-use polity_ledger::{Amounts, Attempt, Begin, Idempotency, Note, OrgId, Outcome, Refused, Release, Settle, State};
+use polity_ledger::{Begin, Idempotency, Note, OrgId, Refused, Release, State};
 use polity_policy::{Decision, Request, Snapshot, TaskFacts, Verdict};
 use polity_runtime::{clock::Clock, guarded::Guarded, snapshots::Snapshots, subject};
 use serde_json::Value;
@@ -38,9 +38,9 @@ use super::{
 use crate::approval;
 
 /// How soon to look again at a call that cannot go on for a passing reason.
-const SOON: Duration = Duration::from_secs(2);
+pub(super) const SOON: Duration = Duration::from_secs(2);
 /// How soon to look again at a call that runs; its end normally arrives earlier by itself.
-const WHILE_RUNNING: Duration = Duration::from_secs(10);
+pub(super) const WHILE_RUNNING: Duration = Duration::from_secs(10);
 
 /// How soon to look again at a call that waits for people.
 const WHILE_WAITING: Duration = Duration::from_secs(30);
@@ -124,14 +124,14 @@ fn on_error(call: Arc<Guarded<ToolCall>>, error: &Error, _: Arc<CallContext>) ->
 }
 
 /// One call with what a pass knows of it.
-struct Pass<'a> {
-    ctx: &'a CallContext,
-    call: &'a ToolCall,
-    id: String,
-    namespace: String,
-    org: OrgId,
-    snapshot: Arc<Snapshot>,
-    now: Timestamp,
+pub(super) struct Pass<'a> {
+    pub(super) ctx: &'a CallContext,
+    pub(super) call: &'a ToolCall,
+    pub(super) id: String,
+    pub(super) namespace: String,
+    pub(super) org: OrgId,
+    pub(super) snapshot: Arc<Snapshot>,
+    pub(super) now: Timestamp,
 }
 
 async fn reconcile(guarded: Arc<Guarded<ToolCall>>, ctx: Arc<CallContext>) -> Result<Action, Error> {
@@ -245,7 +245,7 @@ impl Pass<'_> {
     }
 
     /// Looks the Task up; a Task that is not there denies.
-    async fn task(&self) -> Result<Result<Option<TaskFacts>, String>, Error> {
+    pub(super) async fn task(&self) -> Result<Result<Option<TaskFacts>, String>, Error> {
         let Some(reference) = &self.call.spec.task_ref else { return Ok(Ok(None)) };
         let api: Api<Task> = Api::namespaced(self.ctx.client.clone(), &self.namespace);
         let task = api.get_opt(&reference.name).await?;
@@ -449,128 +449,6 @@ impl Pass<'_> {
         self.deny(denied, Phase::Denied, held).await
     }
 
-    /// Shows the outcome of the earlier call with the same idempotency key and body.
-    async fn replay(&self, id: &str) -> Result<Action, Error> {
-        let Some(earlier) = self.ctx.runner.gate.ledger.attempt(&self.org, id).await? else { return Ok(Action::requeue(SOON)) };
-        self.ctx.runner.delete(&self.namespace, &self.id, None).await;
-        if !matches!(earlier.state, State::Settled | State::Released) {
-            return Ok(Action::requeue(SOON));
-        }
-        let mut status = status::ended(self.status(), &earlier, self.generation(), self.now);
-        let message = format!("the same request ran before as {id}; this is its outcome");
-        let good = status.phase == Some(Phase::Succeeded);
-        polity_api::conditions::set(
-            &mut status.conditions,
-            polity_api::conditions::SUCCEEDED,
-            good,
-            "IdempotencyReplay",
-            &message,
-            self.generation(),
-            self.now,
-        );
-        self.write(status).await?;
-        Ok(Action::requeue(Duration::from_secs(1)))
-    }
-
-    /// A call that has begun: bring the status up to it, stop it if asked, look again.
-    async fn begun(&self, attempt: &Attempt) -> Result<Action, Error> {
-        let ours = attempt.executor == EXECUTOR;
-        let canceled = self.call.spec.cancel || self.task().await?.is_ok_and(|t| t.is_some_and(|t| t.cancel));
-        if ours && canceled {
-            if let Err(error) = self.ctx.runner.cancel(attempt).await {
-                tracing::warn!(call = %self.call.name_any(), %error, "stopping a run failed");
-            }
-            return Ok(Action::requeue(Duration::from_millis(200)));
-        }
-        if ours {
-            if let Err(error) = self.ctx.runner.look_after(attempt, self.now).await {
-                tracing::warn!(call = %self.call.name_any(), %error, "looking after a run failed");
-            }
-            let shown_running = self.call.status.as_ref().and_then(|s| s.phase) == Some(Phase::Running);
-            if !shown_running {
-                let status = status::resumed(self.status(), attempt, &self.snapshot, self.generation(), self.now);
-                self.write(status).await?;
-            }
-        }
-        Ok(Action::requeue(WHILE_RUNNING))
-    }
-
-    /// A call whose attempt has ended: the terminal status, or a person's word on an unknown outcome.
-    async fn settled(&self, attempt: &Attempt) -> Result<Action, Error> {
-        if attempt.outcome == Some(Outcome::Unknown)
-            && let Some(resolution) = &self.call.spec.resolution
-        {
-            let by = resolution.by.clone().unwrap_or_default();
-            let outcome = match resolution.outcome {
-                ResolvedOutcome::Done => Outcome::Done,
-                ResolvedOutcome::NotDone => Outcome::NotDone,
-            };
-            self.ctx
-                .runner
-                .gate
-                .settle(Settle {
-                    org: self.org.clone(),
-                    id: self.id.clone(),
-                    used: Amounts::new(),
-                    last: true,
-                    outcome: Some(outcome),
-                    reason: reasons::RESOLVED.to_owned(),
-                    message: format!("resolved by {by}: {}", resolution.reason),
-                    result: None,
-                    facts: attempt.facts.clone(),
-                    by,
-                    resolution: true,
-                })
-                .await?;
-            return Ok(Action::requeue(Duration::from_millis(50)));
-        }
-        let mut before = self.status();
-        if attempt.executor == EXECUTOR && !before.decision.as_ref().is_some_and(status::shows_allowed) {
-            // It ran while core was away and could not say so.
-            before = status::resumed(before, attempt, &self.snapshot, self.generation(), self.now);
-        }
-        let status = status::ended(before, attempt, self.generation(), self.now);
-        let waits_for_person = status.phase == Some(Phase::Unknown);
-        self.write(status).await?;
-        self.ctx.runner.delete(&self.namespace, &self.id, None).await;
-        Ok(if waits_for_person { Action::await_change() } else { Action::requeue(Duration::from_secs(1)) })
-    }
-
-    /// A call that has begun by its status but not by the ledger: another ledger was here before (a lost or restored volume). It never begins
-    /// again; a person says what became of it.
-    async fn forgotten(&self) -> Result<Action, Error> {
-        let Some(resolution) = &self.call.spec.resolution else {
-            let message = "the call has begun, but this ledger has no record of it (was its volume lost or restored?)";
-            self.write(status::forgotten(self.status(), message, self.generation(), self.now)).await?;
-            return Ok(Action::await_change());
-        };
-        let by = resolution.by.clone().unwrap_or_default();
-        let facts = serde_json::json!({"outcome": resolution.outcome, "reason": resolution.reason, "by": by, "call": self.id});
-        self.ctx
-            .runner
-            .gate
-            .note(Note {
-                kind: "transition".to_owned(),
-                org: self.org.clone(),
-                once: Some(format!("forgotten/{}", self.id)),
-                subject: None,
-                actor: Some(polity_ledger::Actor { kind: "Human".to_owned(), username: by.clone(), ..polity_ledger::Actor::default() }),
-                target: Some(polity_ledger::Target {
-                    kind: "ToolCall".to_owned(),
-                    namespace: self.namespace.clone(),
-                    name: self.call.name_any(),
-                    ..Default::default()
-                }),
-                reason: reasons::RESOLVED.to_owned(),
-                facts: facts.as_object().cloned().unwrap_or_default().into_iter().collect(),
-            })
-            .await?;
-        let done = resolution.outcome == ResolvedOutcome::Done;
-        let message = format!("resolved by {by}: {}", resolution.reason);
-        self.write(status::resolved(self.status(), done, &message, self.generation(), self.now)).await?;
-        Ok(Action::requeue(Duration::from_secs(1)))
-    }
-
     fn idempotency(&self, args: &Value) -> Option<Idempotency> {
         self.call
             .spec
@@ -579,16 +457,16 @@ impl Pass<'_> {
             .map(|key| Idempotency { key: key.clone(), body: subject::body_digest(&self.call.spec, args) })
     }
 
-    fn generation(&self) -> i64 {
+    pub(super) fn generation(&self) -> i64 {
         self.call.metadata.generation.unwrap_or_default()
     }
 
-    fn status(&self) -> ToolCallStatus {
+    pub(super) fn status(&self) -> ToolCallStatus {
         self.call.status.clone().unwrap_or_default()
     }
 
     /// Writes the status if it differs, fenced by resourceVersion: a conflict means that somebody knows more.
-    async fn write(&self, status: ToolCallStatus) -> Result<(), Error> {
+    pub(super) async fn write(&self, status: ToolCallStatus) -> Result<(), Error> {
         if self.call.status.as_ref() == Some(&status) {
             return Ok(());
         }

@@ -3,6 +3,7 @@
 //! `gate` stands before the ledger, `runner` looks after tools' Pods, `call` reconciles one ToolCall, `sweep` ends what was lost,
 //! `pod`, `outcome` and `status` are pure. Nothing here connects to a tool.
 
+mod after;
 mod call;
 mod ends;
 pub mod gate;
