@@ -6,10 +6,14 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use polity_api::{caller::Caller, reasons};
-use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use crate::{CompileCache, Decision, Request, Snapshot, TaskFacts, Verdict, World, cel::meter::Limits, compile::CompiledPolicy};
+
+#[path = "decide_faults.rs"]
+mod faults;
+#[path = "decide_properties.rs"]
+mod properties;
 
 fn object(kind: &str, namespace: &str, name: &str, spec: Value) -> Value {
     let metadata = if namespace.is_empty() { json!({"name": name}) } else { json!({"name": name, "namespace": namespace}) };
@@ -417,66 +421,6 @@ fn roles_are_named_as_in_the_org_that_wrote_the_rule() {
 }
 
 #[test]
-fn what_is_broken_denies_in_enforce_and_is_noted_otherwise() {
-    let absent = "args.to == 'x'";
-    for (broken, reason) in [
-        (policy("acme", "p", "args.amount <=", json!({})), reasons::POLICY_INVALID),
-        (policy("acme", "p", "agnt.name == 'x'", json!({})), reasons::POLICY_INVALID),
-        (policy("acme", "p", "!has(args.amuont) || args.amuont < 5", json!({})), reasons::POLICY_NOT_TYPED),
-        (policy("acme", "p", absent, json!({})), reasons::POLICY_ERROR),
-    ] {
-        expect(&decide(with(vec![broken.clone()]), &Call::default()), Verdict::Deny, reason, "acme/p");
-        for mode in ["Observe", "Warn"] {
-            let mut lenient = broken.clone();
-            lenient["spec"]["mode"] = json!(mode);
-            let d = decide(with(vec![lenient]), &Call::default());
-            assert_eq!((d.verdict, d.advisory.len()), (Verdict::Allow, 1), "{d:#?}");
-            assert_eq!(d.advisory[0].warn, mode == "Warn");
-            assert!(d.advisory[0].message.contains(reason));
-        }
-        // and only what it selects
-        let mut elsewhere = broken;
-        elsewhere["spec"]["match"] = json!({"tools": ["other"]});
-        assert_eq!(decide(with(vec![elsewhere]), &Call::default()).verdict, Verdict::Allow);
-    }
-    let undecodable = object("Policy", "acme", "p", json!({"rules": "none", "mode": "Observe", "match": {"tools": ["other"]}}));
-    expect(&decide(with(vec![undecodable]), &Call::default()), Verdict::Deny, reasons::POLICY_INVALID, "cannot be decoded");
-    // a unit's broken Policy is not its parent's
-    let undecodable = object("Policy", "finance", "p", json!({"rules": "none"}));
-    let role = object("Role", "acme", "cfo", json!({"assignment": {"agents": ["carol"]}, "grants": [{"tools": ["*"]}]}));
-    let d = decide(with(vec![undecodable, role]), &Call { org: "acme", who: "carol@acme", tool: "private", ..Call::default() });
-    assert_eq!(d.verdict, Verdict::Allow, "{d:#?}");
-}
-
-#[test]
-fn a_panicking_rule_denies_and_stays_out_of_use() {
-    let world = World::from_objects(with(vec![policy("acme", "p", "true", json!({}))]));
-    let mut snapshot = Snapshot::build(&world, "finance");
-    snapshot.policies[0].compiled = CompiledPolicy::panicking().into();
-    for _ in 0..2 {
-        expect(&decide_in(&snapshot, &Call::default(), None), Verdict::Deny, reasons::RULE_QUARANTINED, "acme/p/r");
-        assert!(snapshot.policies[0].compiled.rules[0].quarantined());
-    }
-}
-
-#[test]
-fn a_bomb_denies_its_calls_and_a_watching_one_nobodys() {
-    let bomb = "args.list.all(a, args.list.all(b, args.list.all(c, a + b + c >= 0)))";
-    let call = || Call { args: json!({"amount": 1, "list": (0..5000).collect::<Vec<_>>()}), ..Call::default() };
-    expect(
-        &decide(with(vec![policy("acme", "p", bomb, json!({}))]), &call()),
-        Verdict::Deny,
-        reasons::DECISION_BUDGET_EXCEEDED,
-        "time and steps",
-    );
-    let d = decide(
-        with(vec![policy("acme", "a", bomb, json!({"mode": "Observe"})), policy("finance", "z", "args.amount < 5", json!({}))]),
-        &call(),
-    );
-    assert_eq!((d.verdict, d.advisory.len()), (Verdict::Allow, 1), "{d:#?}");
-}
-
-#[test]
 fn budgets_superiors_and_digest() {
     let world = World::from_objects(acme());
     let snapshot = Snapshot::build(&world, "finance");
@@ -533,103 +477,4 @@ fn compiled_parts_are_shared() {
     let cache = CompileCache::default();
     let (a, b) = (Snapshot::build_with(&world, "finance", &cache), Snapshot::build_with(&world, "acme", &cache));
     assert!(std::sync::Arc::ptr_eq(&a.policies[0].compiled, &b.policies[0].compiled));
-}
-
-/// Any Policy of a small language over the call: effect, mode, match and expression.
-fn any_policy() -> impl Strategy<Value = Value> {
-    let expression = prop::sample::select(vec![
-        "true",
-        "false",
-        "args.amount <= 30",
-        "args.to == 'x'",
-        "args.amount <=",
-        "args.amuont < 5",
-        "args.list.all(x, x > 0)",
-    ]);
-    let place = prop::sample::select(vec!["acme", "finance"]);
-    (expression, place, any::<bool>(), prop::sample::select(vec!["Enforce", "Warn", "Observe"]), any::<bool>()).prop_map(
-        |(expression, place, deny, mode, narrow)| {
-            let rule = if deny {
-                json!({"name": "r", "expression": expression, "effect": "Deny"})
-            } else {
-                json!({"name": "r", "expression": expression, "effect": "RequireApproval", "approval": {"group": "g"}})
-            };
-            let m = if narrow { json!({"tools": ["other"]}) } else { json!({}) };
-            object("Policy", place, "", json!({"mode": mode, "match": m, "rules": [rule]}))
-        },
-    )
-}
-
-fn named(policies: &[Value]) -> Vec<Value> {
-    let mut out = policies.to_vec();
-    for (i, p) in out.iter_mut().enumerate() {
-        p["metadata"]["name"] = json!(format!("p{i}"));
-    }
-    out
-}
-
-fn strength(v: Verdict) -> u8 {
-    match v {
-        Verdict::Allow => 0,
-        Verdict::RequireApproval => 1,
-        Verdict::Deny => 2,
-    }
-}
-
-fn shown(d: &Decision) -> String {
-    format!(
-        "{:?} {} {} {} {:?} {:?} {:?} {} {}",
-        d.verdict, d.reason, d.message, d.hint, d.rules, d.advisory, d.requirements, d.expires_after, d.snapshot
-    )
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
-
-    #[test]
-    fn order_is_nothing_and_more_policies_only_tighten(policies in proptest::collection::vec(any_policy(), 1..6), amount in 20_i64..40) {
-        let call = Call { args: json!({"amount": amount, "list": [1, 2]}), ..Call::default() };
-        let policies = named(&policies);
-        let all = decide(with(policies.clone()), &call);
-        let mut reversed = policies.clone();
-        reversed.reverse();
-        prop_assert_eq!(shown(&all), shown(&decide(with(reversed), &call)));
-        let fewer = decide(with(policies[1..].to_vec()), &call);
-        prop_assert!(strength(all.verdict) >= strength(fewer.verdict));
-    }
-
-    #[test]
-    fn without_a_grant_nothing_is_allowed(policies in proptest::collection::vec(any_policy(), 0..5)) {
-        let call = Call { tool: "other", ..Call::default() };
-        prop_assert_eq!(decide(with(named(&policies)), &call).reason, reasons::NOT_GRANTED);
-    }
-
-    #[test]
-    fn watching_changes_nothing(policies in proptest::collection::vec(any_policy(), 0..4), watching in any_policy(), amount in 20_i64..40) {
-        let call = Call { args: json!({"amount": amount, "list": [1, 2]}), ..Call::default() };
-        let mut watching = watching;
-        watching["spec"]["mode"] = json!("Observe");
-        let without = decide(with(named(&policies)), &call);
-        let mut more = policies;
-        more.push(watching);
-        let with_it = decide(with(named(&more)), &call);
-        prop_assert_eq!((without.verdict, without.reason, without.message, without.rules), (with_it.verdict, with_it.reason, with_it.message, with_it.rules));
-    }
-}
-
-#[test]
-fn a_spent_budget_never_allows() {
-    let expressions = ["args.list.all(x, x > 0) || true", "args.list.exists(x, x == 2)", "args.amount < 100"];
-    let policies: Vec<Value> = expressions.iter().map(|e| policy("acme", "", e, json!({}))).collect();
-    let world = World::from_objects(with(named(&policies)));
-    let snapshot = Snapshot::build(&world, "finance");
-    let call = Call { args: json!({"amount": 5, "list": [1, 2, 3, 4]}), ..Call::default() };
-    let at = |limit| decide_in(&snapshot, &call, Some(Limits { steps: limit, time: Duration::from_secs(20) }));
-    let enough = (0..1000).find(|n| at(*n).verdict == Verdict::Allow).unwrap();
-    assert!(enough > 20);
-    for limit in 0..enough {
-        let d = at(limit);
-        assert_eq!((d.verdict, d.reason), (Verdict::Deny, reasons::DECISION_BUDGET_EXCEEDED), "{limit}");
-    }
-    assert_eq!(at(enough + 1).verdict, Verdict::Allow);
 }
