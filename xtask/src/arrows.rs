@@ -26,6 +26,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("polity-worker", &["polity-api"]),
     ("polity-shim", &[]),
     ("polity-e2e", &["polity-api", "polity-policy", "polity-ledger"]),
+    (
+        "polity-bench",
+        &["polity-api", "polity-policy", "polity-plan", "polity-ledger", "polity-runtime", "polity-webhook", "polity-gateway"],
+    ),
     ("xtask", &["polity-api"]),
 ];
 

@@ -4,7 +4,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use crate::cluster::{Cluster, Form};
-use crate::{generate, run, suite, up, upstream};
+use crate::{bench, generate, run, suite, up, upstream};
 
 /// The verbs of this repository.
 #[derive(Parser)]
@@ -49,6 +49,8 @@ enum Verb {
         #[arg(long)]
         seed: Option<u64>,
     },
+    /// Measure Polity beside a peer or a limit; the figures are printed and left in target/bench. Without a name, say what can be measured.
+    Bench { names: Vec<String> },
     /// Write CRDs, guards and reference pages from the Rust types.
     Gen {
         /// Write nothing; fail with the differences.
@@ -92,6 +94,7 @@ pub fn run() -> Result<()> {
         Verb::Down { name } => up::down(&name),
         Verb::Test { only, install_packages } => suite::run(&only, install_packages),
         Verb::Chaos { seconds, seed } => suite::chaos(seconds, seed),
+        Verb::Bench { names } => bench::run(&names),
         Verb::Gen { check: true } => generate::check(),
         Verb::Gen { check: false } => generate::write(),
         Verb::Cluster(verb) => cluster(verb),

@@ -1,6 +1,7 @@
 //! `cargo xtask`: the verbs of this repository. The work is in the modules; this file only names them.
 
 mod arrows;
+mod bench;
 mod cli;
 mod cluster;
 mod deny;

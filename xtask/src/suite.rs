@@ -101,8 +101,9 @@ impl Suite {
         stop::check()?;
         let failure = match result {
             Ok(counts) => {
+                let failure = (counts.failed > 0).then(|| format!("{} tests failed", counts.failed));
                 self.counts.add(counts);
-                (counts.failed > 0).then(|| format!("{} tests failed", counts.failed))
+                failure
             }
             Err(error) => {
                 // A step that could not even count is one failure more than its tests tell.
@@ -121,6 +122,9 @@ impl Suite {
 
     fn end(self, started: Instant) -> Result<()> {
         println!("\nran for {} s; upstream binaries and tools are kept in {}", started.elapsed().as_secs(), paths::cache()?.display());
+        if !self.counts.failures.is_empty() {
+            println!("\nwhat failed, again:\n{}\n", self.counts.failures.join("\n"));
+        }
         println!("{} passed, {} failed", self.counts.passed, self.counts.failed);
         if !self.failed.is_empty() {
             bail!("failed: {}", self.failed.join("; "));

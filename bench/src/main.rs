@@ -1,0 +1,57 @@
+//! `cargo xtask bench NAME`: measures Polity beside a peer or a limit, in the same run.
+//!
+//! Each bench is a module with a `run` that answers a [`Report`]; it is listed in [`BENCHES`]. A bench never is a test:
+//! it fails when something does not work or answers wrongly, never because it was slow. Figures are medians of at least three
+//! repeats in which the rivals take turns; ratios count, absolute times do not.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use clap::Parser;
+
+use polity_bench::report::Report;
+
+/// Something that can be measured: its name, what it compares, and how.
+type Bench = (&'static str, &'static str, fn() -> Result<Report>);
+
+/// All of them.
+const BENCHES: &[Bench] = &[];
+
+/// Measures Polity beside a peer or a limit.
+#[derive(Parser)]
+struct Arguments {
+    /// Which; none names them all.
+    names: Vec<String>,
+    /// Folder for `NAME.json`.
+    #[arg(long, default_value = "target/bench")]
+    out: PathBuf,
+}
+
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<()> {
+    if arguments.names.is_empty() {
+        for (name, what, _) in BENCHES {
+            println!("{name:<12} {what}");
+        }
+    }
+    for name in &arguments.names {
+        let Some((_, _, bench)) = BENCHES.iter().find(|(known, ..)| known == name) else {
+            let known: Vec<_> = BENCHES.iter().map(|(name, ..)| *name).collect();
+            bail!("no bench is named {name}; there are: {}", known.join(", "));
+        };
+        let report = bench().with_context(|| format!("bench {name}"))?;
+        print!("{report}");
+        println!("written to {}", report.write(&arguments.out)?.display());
+    }
+    Ok(())
+}
