@@ -22,7 +22,7 @@ const LEASE: &str = "polity-core";
 /// Variable that names the point at which core kills itself.
 const POINT: &str = "POLITY_KILL_AT";
 /// How long core may take to reach a point.
-const REACH: Duration = Duration::from_secs(30);
+const REACH: Duration = Duration::from_secs(90);
 
 /// The lease as it is: its holder, if any, and its epoch.
 ///

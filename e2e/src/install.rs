@@ -67,7 +67,7 @@ async fn counted(cluster: &Cluster) -> Result<()> {
     manifests::apply(&client, &made).await?;
     let quotas: Api<ResourceQuota> = Api::namespaced(client.clone(), namespace);
     let mut turn = 0;
-    wait::until(Duration::from_secs(60), "Kubernetes counts ToolCalls", || {
+    wait::until(Duration::from_secs(120), "Kubernetes counts ToolCalls", || {
         turn += 1;
         let (quotas, client) = (quotas.clone(), client.clone());
         async move {

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// How long a part may take to be ready.
-const PATIENCE: Duration = Duration::from_secs(40);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Addresses of the parts, chosen free when the test run starts and kept over restarts.
 #[derive(Clone, Debug)]
@@ -260,7 +260,7 @@ impl Polity {
 
     /// Waits until core has filled the CA bundle of the webhook configurations.
     async fn webhooks_filled(&self) -> Result<()> {
-        wait::until(Duration::from_secs(20), "caBundle in the webhook configurations", || async {
+        wait::until(PATIENCE, "caBundle in the webhook configurations", || async {
             let text = self
                 .cluster
                 .run("kubectl", &["get", "validatingwebhookconfiguration,mutatingwebhookconfiguration", "polity", "-o", "json"])

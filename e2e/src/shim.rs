@@ -77,7 +77,7 @@ impl Shim {
 /// # Errors
 /// The Pod does not appear or is not let start, or the edge refuses.
 pub async fn play(polity: &Polity, namespace: &str, id: &str, exit_code: i32, stdout: &str) -> Result<serde_json::Value> {
-    Shim::new(polity, Duration::from_secs(20)).play(namespace, id, exit_code, stdout).await
+    Shim::new(polity, Duration::from_secs(120)).play(namespace, id, exit_code, stdout).await
 }
 
 /// A token of the Org's tool account bound to this Pod, as the kubelet would mount it.
@@ -104,7 +104,7 @@ async fn bound_token(cluster: &Cluster, namespace: &str, pod: &str, uid: String)
 /// # Errors
 /// It cannot be built.
 pub fn client() -> Result<reqwest::Client> {
-    let client = reqwest::Client::builder().tls_danger_accept_invalid_certs(true).timeout(Duration::from_secs(40)).build();
+    let client = reqwest::Client::builder().tls_danger_accept_invalid_certs(true).timeout(Duration::from_secs(130)).build();
     match client {
         Ok(client) => Ok(client),
         Err(error) => bail!("HTTP client: {error}"),

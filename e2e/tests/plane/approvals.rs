@@ -46,6 +46,9 @@ async fn people(polity: &Polity, org: &str, approval: Value) -> Result<String> {
         if role.status.as_ref().is_some_and(|s| s.holders.len() == 3) { Ok(()) } else { Err(format!("{:?}", role.status)) }
     })
     .await?;
+    for approver in ["ann", "ann2", "boss", "boss2", "chief", "other"] {
+        help::may(&admin, &format!("{approver}@{org}"), org, "patch", "approvals").await?;
+    }
     help::takes(&help::of(polity, &format!("ann@{org}"), org).await?, &call(200, "ann")).await?;
     Ok(uid)
 }

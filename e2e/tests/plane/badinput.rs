@@ -1,7 +1,5 @@
 //! Admission taken away, and what can be stored meanwhile: nothing starts until it is back, and a broken object stalls nobody else.
 
-use std::time::Duration;
-
 use anyhow::{Context, Result, ensure};
 use kube::{
     Api,
@@ -198,7 +196,7 @@ async fn nobody_else_is_stalled(polity: &Polity, org: &str, other: &str, broken:
     apply(&admin, &spec.to_string()).await?;
     help::condition(&admin, "Org", None, &below, "Ready", "AncestryBroken").await?;
     Api::<Org>::all(admin).delete(&below, &DeleteParams::default()).await?;
-    until(Duration::from_secs(20), "the child of the broken Org can be deleted", || async {
+    until(SOON, "the child of the broken Org can be deleted", || async {
         let orgs: Api<Org> = Api::all(polity.cluster.admin().await.map_err(|e| e.to_string())?);
         orgs.get_opt(&below).await.map_err(|e| e.to_string())?.map_or(Ok(()), |o| Err(format!("{:?}", o.status)))
     })

@@ -11,6 +11,7 @@ use polity_e2e::{
     manifests::documents,
     org_name,
     parts::Polity,
+    until,
 };
 
 /// Lint and templates; every object is one that the API server accepts.
@@ -87,6 +88,11 @@ pub async fn members_have_their_rights_and_no_more(polity: &Polity) -> Result<()
     for (verb, group, resource, who) in wanted {
         for user in everyone {
             let may = may(&client, user, &namespace, (verb, group, resource)).await?;
+            if !may && who.contains(&user) {
+                // The API server may not have seen the new binding yet.
+                right(&client, user, &namespace, (verb, group, resource)).await?;
+                continue;
+            }
             ensure!(may == who.contains(&user), "{user} {verb} {resource}: {may}");
         }
     }
@@ -115,6 +121,14 @@ pub async fn parts_have_no_more_than_they_use(polity: &Polity) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Waits until a user has this right.
+async fn right(client: &Client, user: &str, namespace: &str, what: (&str, &str, &str)) -> Result<()> {
+    until(crate::fixtures::SOON, &format!("{user} may {what:?}"), || async {
+        if may(client, user, namespace, what).await.map_err(|e| format!("{e:#}"))? { Ok(()) } else { Err("no".to_owned()) }
+    })
+    .await
 }
 
 async fn may(client: &Client, user: &str, namespace: &str, (verb, group, resource): (&str, &str, &str)) -> Result<bool> {

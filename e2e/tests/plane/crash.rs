@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// How long a shim keeps trying: over all deaths of core.
-const PATIENCE: Duration = Duration::from_secs(90);
+const PATIENCE: Duration = Duration::from_secs(240);
 
 /// One Org under test.
 struct House {
@@ -307,7 +307,7 @@ fn worker(name: &str) -> String {
 async fn one_worker(client: &Client, namespace: &str) -> Result<()> {
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
     // Quota is counted on new clusters after up to half a minute, and no worker starts before.
-    until(Duration::from_secs(60), "one worker", || async {
+    until(fixtures::SOON, "one worker", || async {
         let list = pods.list(&ListParams::default()).await.map_err(|e| e.to_string())?;
         if list.items.len() == 1 { Ok(()) } else { Err(format!("{} Pods", list.items.len())) }
     })

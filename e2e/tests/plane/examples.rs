@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use polity_e2e::{cluster::repo, org_name, parts::Polity, until};
 
 /// A tree of four Orgs; the longest chain is quota granted from the root down.
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_secs(180);
 
 /// `examples/hello` and `examples/acme`: everything but workers, which need a node, becomes Ready.
 pub async fn become_ready(polity: &Polity) -> Result<()> {

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, fmt::Debug, time::Duration};
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::{
     authentication::v1::{BoundObjectReference, TokenRequestSpec},
+    authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec},
     core::v1::Pod,
 };
 use kube::{
@@ -112,6 +113,32 @@ pub async fn condition(client: &Client, kind: &str, namespace: Option<&str>, nam
 pub async fn patch(client: &Client, kind: &str, namespace: Option<&str>, name: &str, patch: Value) -> Result<Result<(), kube::Error>> {
     let api = manifests::api_of(client, &json!({"apiVersion": "polity.dev/v1alpha1", "kind": kind, "metadata": {"namespace": namespace}}))?;
     Ok(api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.map(|_| ()))
+}
+
+/// Waits until a user may do this in a namespace: members get their rights when core has seen the Org, and the API server has seen them
+/// a moment later.
+pub async fn may(client: &Client, user: &str, namespace: &str, verb: &str, resource: &str) -> Result<()> {
+    let api: Api<SubjectAccessReview> = Api::all(client.clone());
+    let review = SubjectAccessReview {
+        spec: SubjectAccessReviewSpec {
+            user: Some(user.to_owned()),
+            groups: Some(vec!["system:authenticated".to_owned()]),
+            resource_attributes: Some(ResourceAttributes {
+                verb: Some(verb.to_owned()),
+                group: Some("polity.dev".to_owned()),
+                resource: Some(resource.to_owned()),
+                namespace: Some(namespace.to_owned()),
+                ..ResourceAttributes::default()
+            }),
+            ..SubjectAccessReviewSpec::default()
+        },
+        ..SubjectAccessReview::default()
+    };
+    until(SOON, &format!("{user} may {verb} {resource} in {namespace}"), || async {
+        let answer = api.create(&PostParams::default(), &review).await.map_err(|e| e.to_string())?.status.unwrap_or_default();
+        if answer.allowed { Ok(()) } else { Err(answer.reason.unwrap_or_else(|| "no".to_owned())) }
+    })
+    .await
 }
 
 /// Adds a person's own decision; once more when core wrote the status at the same time.

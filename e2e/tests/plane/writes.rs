@@ -36,9 +36,14 @@ fn shown(writes: &[Write]) -> String {
 
 /// Waits until the log has grown no writes for this Org for a while, since the log is written a little later than the answer is given.
 async fn quiet(polity: &Polity, from: u64, org: &str) -> Result<Vec<Write>> {
+    settled(|| mine(polity, from, org)).await
+}
+
+/// Waits until what `look` finds has not grown for a while.
+async fn settled(look: impl Fn() -> Result<Vec<Write>>) -> Result<Vec<Write>> {
     let (mut since, mut count) = (Instant::now(), 0);
     until(SOON * 2, "no more writes", || {
-        let now = mine(polity, from, org);
+        let now = look();
         if let Ok(now) = &now
             && now.len() != count
         {
@@ -101,6 +106,11 @@ pub async fn of_a_call(polity: &Polity) -> Result<()> {
     Ok(())
 }
 
+/// Calls and Pods of other tests may still end by their deadlines; definitions of any Org and everything of this one are at rest.
+fn ends(write: &Write, org: &str) -> bool {
+    write.namespace != org && ["toolcalls", "pods", "approvals"].iter().any(|kind| write.resource.starts_with(kind))
+}
+
 /// At rest, with a call that waits and one that runs, nothing is written for ten seconds.
 pub async fn none_at_rest(polity: &mut Polity) -> Result<()> {
     let admin = polity.cluster.admin().await?;
@@ -113,16 +123,13 @@ pub async fn none_at_rest(polity: &mut Polity) -> Result<()> {
     phase(&admin, &org, &waits, Phase::WaitingApproval).await?;
     let (runs, _) = help::made(&calls, &help::small()).await?;
     phase(&admin, &org, &runs, Phase::Running).await?;
-    quiet(polity, audit::position(&polity.cluster)?, &org).await?;
+    // What earlier tests have left may still be under way, such as an Org that is being deleted.
+    let from = audit::position(&polity.cluster)?;
+    settled(|| Ok(audit::of_polity(audit::writes(&polity.cluster, from)?).into_iter().filter(|w| !ends(w, &org)).collect())).await?;
     let (from, start) = (audit::position(&polity.cluster)?, Instant::now());
-    // Calls and Pods of other tests may still end by their deadlines; definitions of any Org and everything of this one are at rest.
     until(Duration::from_secs(20), "ten seconds without a write", || async {
         let all = audit::of_polity(audit::writes(&polity.cluster, from).map_err(|e| e.to_string())?);
-        let ends = |w: &Write| {
-            w.namespace != org
-                && (w.resource.starts_with("toolcalls") || w.resource.starts_with("pods") || w.resource.starts_with("approvals"))
-        };
-        let writes: Vec<Write> = all.into_iter().filter(|w| !ends(w)).collect();
+        let writes: Vec<Write> = all.into_iter().filter(|w| !ends(w, &org)).collect();
         if !writes.is_empty() {
             return Ok(Some(shown(&writes)));
         }
