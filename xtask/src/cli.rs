@@ -1,5 +1,7 @@
 //! The verbs and their flags.
 
+use std::path::PathBuf;
+
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
@@ -23,9 +25,12 @@ enum Verb {
         /// Install Debian packages that are missing, instead of naming them.
         #[arg(long)]
         install_packages: bool,
-        /// No node, even as root: what there is without root.
+        /// A simulated node, even as root: what there is without root. No container runs.
         #[arg(long)]
-        plane_only: bool,
+        simulated: bool,
+        /// Take the server, the worker and the command line from this folder instead of building them. With a simulated node only.
+        #[arg(long)]
+        built: Option<PathBuf>,
     },
     /// Stop what `up` started and remove what it made; logs stay.
     Down {
@@ -64,8 +69,11 @@ enum Verb {
 
 #[derive(Subcommand)]
 enum ClusterVerb {
-    /// Build the pinned upstream binaries into the cache.
-    Binaries,
+    /// Build the pinned upstream binaries into the cache: those of a cluster with a real node, or with a simulated one.
+    Binaries {
+        #[arg(long)]
+        simulated: bool,
+    },
     /// Boot a bare cluster, or leave a healthy one as it is.
     Up {
         #[arg(long, default_value = "up")]
@@ -73,6 +81,9 @@ enum ClusterVerb {
         /// Control plane on loopback only: needs no root, runs no Pod.
         #[arg(long)]
         plane_only: bool,
+        /// Control plane on loopback and a simulated node: needs no root, Pods are only said to run.
+        #[arg(long, conflicts_with = "plane_only")]
+        simulated: bool,
     },
     /// Stop a cluster and remove what it made; logs stay.
     Down {
@@ -90,7 +101,7 @@ enum ClusterVerb {
 
 pub fn run() -> Result<()> {
     match Arguments::parse().verb {
-        Verb::Up { name, install_packages, plane_only } => up::up(&name, install_packages, plane_only),
+        Verb::Up { name, install_packages, simulated, built } => up::up(&name, install_packages, simulated, built.as_deref()),
         Verb::Down { name } => up::down(&name),
         Verb::Test { only, install_packages } => suite::run(&only, install_packages),
         Verb::Chaos { seconds, seed } => suite::chaos(seconds, seed),
@@ -103,10 +114,16 @@ pub fn run() -> Result<()> {
 
 fn cluster(verb: ClusterVerb) -> Result<()> {
     match verb {
-        ClusterVerb::Binaries => println!("{}", upstream::binaries()?.display()),
-        ClusterVerb::Up { name, plane_only } => {
+        ClusterVerb::Binaries { simulated } => {
+            println!("{}", upstream::binaries(if simulated { Form::Simulated } else { Form::Node })?.display());
+        }
+        ClusterVerb::Up { name, plane_only, simulated } => {
             let cluster = Cluster::named(&name)?;
-            let booted = cluster.up(if plane_only { Form::Plane } else { Form::Node })?;
+            let booted = cluster.up(match (plane_only, simulated) {
+                (true, _) => Form::Plane,
+                (false, true) => Form::Simulated,
+                (false, false) => Form::Node,
+            })?;
             println!("{} KUBECONFIG={}", if booted { "booted:" } else { "already up:" }, cluster.kubeconfig().display());
         }
         ClusterVerb::Down { name } => Cluster::named(&name)?.down()?,

@@ -1,4 +1,4 @@
-//! Polity's parts as processes of the host, on a control plane without a node.
+//! Polity's parts as processes of the host, on a control plane whose node runs no container.
 //!
 //! They run under their own accounts with tokens of those, so that RBAC and guards see what they would see
 //! on a node. Everything of the chart is applied but its workloads.
@@ -20,8 +20,8 @@ use crate::{paths, product, run};
 /// Kinds of the chart that need a node.
 const WORKLOADS: &[&str] = &["StatefulSet", "Deployment", "Pod", "PersistentVolumeClaim"];
 
-/// Installs the chart's objects and starts core and one edge, unless they run.
-pub fn start(cluster: &Cluster, built: &Path) -> Result<()> {
+/// Installs the chart's objects and starts core and one edge, anew if they run. Returns the URL of the agents' endpoint.
+pub fn start(cluster: &Cluster, built: &Path) -> Result<String> {
     let dir = cluster.dir();
     for part in ["polity-edge", "polity-core"] {
         process::stop(dir, part, Duration::from_secs(10))?;
@@ -35,7 +35,7 @@ pub fn start(cluster: &Cluster, built: &Path) -> Result<()> {
         ("POLITY_EDGE_URL", format!("https://127.0.0.1:{gateway}")),
         ("POLITY_EDGE_NAMES", "127.0.0.1,localhost".to_owned()),
         ("POLITY_IMAGE", format!("{}:dev", product::REPOSITORY)),
-        // No node runs Pods here: calls of container tools are refused with that reason instead of waiting.
+        // No node runs containers here: calls of container tools are refused with that reason instead of waiting.
         ("POLITY_PODS", "false".to_owned()),
         ("POLITY_LISTEN_INTERNAL", listen(internal)),
         ("POLITY_LISTEN_ADMIN", listen(core_admin)),
@@ -62,7 +62,8 @@ pub fn start(cluster: &Cluster, built: &Path) -> Result<()> {
         let kinds = "validatingwebhookconfiguration,mutatingwebhookconfiguration";
         let text = run::output(cluster.kubectl().args(["get", kinds, "polity", "-o", "json"]))?;
         Ok(if text.contains("caBundle") { Look::Done(()) } else { Look::NotYet("no caBundle".to_owned()) })
-    })
+    })?;
+    Ok(format!("https://127.0.0.1:{gateway}"))
 }
 
 /// Five free ports of loopback.

@@ -4,8 +4,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-/// The root of the checkout.
+/// The root of the checkout: where this was compiled, unless `POLITY_CHECKOUT` says that it has moved since.
 pub fn root() -> PathBuf {
+    if let Some(moved) = std::env::var_os("POLITY_CHECKOUT") {
+        return PathBuf::from(moved);
+    }
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().map_or_else(PathBuf::new, Path::to_path_buf)
 }
 

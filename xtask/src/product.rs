@@ -61,9 +61,12 @@ pub fn import(cluster: &Cluster, image: &Written) -> Result<()> {
     fs::write(&mark, &image.digest).context("remember the imported image")
 }
 
-/// The server for parts that run as processes of the host, and the command line for people.
+/// What runs as processes of the host: the server, the worker, and the command line for people.
+pub const HOST: &[&str] = &["polity", "polity-worker", CLI];
+
+/// Builds what runs as processes of the host, and names its folder.
 pub fn host_binaries(features: &[&str]) -> Result<PathBuf> {
-    build(&["polity-operator", CLI], features)
+    build(&["polity-operator", "polity-worker", CLI], features)
 }
 
 /// The command line for people.

@@ -9,15 +9,13 @@ use crate::cluster::Cluster;
 use crate::wait::{Look, until};
 use crate::{install, run};
 
-/// The kinds that become Ready without a Pod.
-pub const WITHOUT_PODS: &str = "orgs.polity.dev,roles.polity.dev,policies.polity.dev,tools.polity.dev";
 /// All definition kinds.
-pub const ALL: &str = "orgs.polity.dev,roles.polity.dev,policies.polity.dev,tools.polity.dev,agents.polity.dev";
+const ALL: &str = "orgs.polity.dev,roles.polity.dev,policies.polity.dev,tools.polity.dev,agents.polity.dev";
 
-/// Waits until every object of these kinds on the cluster is Ready.
-pub fn wait(cluster: &Cluster, kinds: &str, deadline: Duration) -> Result<()> {
+/// Waits until every definition on the cluster is Ready.
+pub fn wait(cluster: &Cluster, deadline: Duration) -> Result<()> {
     until(deadline, "everything Ready", || {
-        let waiting = not_ready(cluster, kinds)?;
+        let waiting = not_ready(cluster)?;
         Ok(if waiting.is_empty() { Look::Done(()) } else { Look::NotYet(format!("not Ready:\n  {}", waiting.join("\n  "))) })
     })
     .inspect_err(|_| {
@@ -28,8 +26,8 @@ pub fn wait(cluster: &Cluster, kinds: &str, deadline: Duration) -> Result<()> {
 }
 
 /// One line for each object that is not Ready: what it is, and the reason it gives.
-fn not_ready(cluster: &Cluster, kinds: &str) -> Result<Vec<String>> {
-    let text = run::output(cluster.kubectl().args(["get", kinds, "--all-namespaces", "-o", "json"]))?;
+fn not_ready(cluster: &Cluster) -> Result<Vec<String>> {
+    let text = run::output(cluster.kubectl().args(["get", ALL, "--all-namespaces", "-o", "json"]))?;
     let list: Value = serde_json::from_str(&text).context("objects as JSON")?;
     let objects = list["items"].as_array().cloned().unwrap_or_default();
     Ok(objects.iter().filter_map(line).collect())

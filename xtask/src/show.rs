@@ -1,7 +1,8 @@
 //! The main job, shown on the example organisation: who there is, and an agent's three calls.
 //!
 //! Everything printed is read from the cluster. The decision on the Approval is made by impersonation, with
-//! the rights of the person and not with those of the cluster's admin.
+//! the rights of the person and not with those of the cluster's admin. Without a real node the agent's program runs as a process of
+//! the host, with a token of its account that is bound to its simulated Pod; its calls take the same way from there on.
 
 use std::fs;
 use std::path::Path;
@@ -11,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, process};
 use crate::run;
 use crate::up::heading;
 use crate::wait::{Look, until};
@@ -66,15 +67,78 @@ fn branch(cluster: &Cluster, orgs: &[Value], agents: &[Value], org: &Value, dept
 /// The agent's calls: allowed, denied, and approved by a person.
 pub fn calls(cluster: &Cluster, cli: &Path) -> Result<()> {
     heading(&format!("An agent's three calls (agent {AGENT} of {NAMESPACE}, a script)"));
-    let log = until(Duration::from_secs(120), "the agent's three calls", || {
-        let log = agent_log(cluster);
-        let told = (1..=3).all(|n| log.lines().any(|line| outcome(line, n).is_some()));
-        Ok(if told { Look::Done(log) } else { Look::NotYet(format!("its log so far:\n{log}")) })
-    })?;
+    let log = told(|| agent_log(cluster))?;
     expect(&log, 1, &["Succeeded"])?;
     expect(&log, 2, &["Denied"])?;
     expect(&log, 3, &["WaitingApproval", "Succeeded"])?;
-    if !waits(&log) {
+    approved(cluster, cli, &log, &|| agent_log(cluster), "Succeeded")
+}
+
+/// The same without containers: allowed calls are refused for want of a node that could run them, the denied one is denied by its
+/// rule before, and the one that needs approval asks for it.
+pub fn calls_without_pods(cluster: &Cluster, built: &Path, gateway: &str) -> Result<()> {
+    heading(&format!(
+        "An agent's three calls (agent {AGENT} of {NAMESPACE}, a script; its Pod is simulated, its program is a process here)"
+    ));
+    agent(cluster, built, gateway)?;
+    let own = || {
+        let log = fs::read_to_string(process::log_file(cluster.dir(), PLAYED)).unwrap_or_default();
+        // Of this start, and not of an earlier one.
+        log.rsplit_once("SCRIPTED AGENT (").map(|(_, rest)| rest.to_owned()).unwrap_or_default()
+    };
+    let log = told(own)?;
+    expect(&log, 1, &["Denied reason=NoPodRuntime"])?;
+    expect(&log, 2, &["Denied rule=acme/forbidden/no-sanctioned-accounts reason=PolicyDenied"])?;
+    expect(&log, 3, &["WaitingApproval", "Denied reason=NoPodRuntime"])?;
+    approved(cluster, &built.join(crate::product::CLI), &log, &own, "Denied reason=NoPodRuntime")
+}
+
+/// Name of the agent's program among the processes of the cluster.
+const PLAYED: &str = "scripted-agent";
+
+/// Starts the program of the agent's manifest, as its Pod would.
+fn agent(cluster: &Cluster, built: &Path, gateway: &str) -> Result<()> {
+    process::stop(cluster.dir(), PLAYED, Duration::from_secs(5))?;
+    let pods = get(cluster, &["pods", "--namespace", NAMESPACE])?;
+    let of_agent = |pod: &&Value| text(pod, "/metadata/ownerReferences/0/name") == AGENT && text(pod, "/status/phase") == "Running";
+    let pod = pods.iter().find(of_agent).context("the agent has no Pod that is said to run")?;
+    let (name, uid, account) = (text(pod, "/metadata/name"), text(pod, "/metadata/uid"), text(pod, "/spec/serviceAccountName"));
+    let mut token = cluster.kubectl();
+    token.args(["create", "token", account, "--namespace", NAMESPACE, "--audience=polity", "--duration=1h", "--bound-object-kind=Pod"]);
+    let token = run::output(token.args(["--bound-object-name", name, "--bound-object-uid", uid]))?;
+    let ca = run::output(cluster.kubectl().args([
+        "get",
+        "configmap",
+        "polity-ca",
+        "--namespace",
+        NAMESPACE,
+        "-o",
+        r"jsonpath={.data.ca\.crt}",
+    ]))?;
+    let (token_file, ca_file) = (cluster.dir().join("config/agent.token"), cluster.dir().join("config/agent-ca.crt"));
+    process::secret(&token_file, &token)?;
+    fs::write(&ca_file, ca)?;
+    let agents = get(cluster, &["agents.polity.dev", "--namespace", NAMESPACE])?;
+    let manifest = agents.iter().find(|agent| text(agent, "/metadata/name") == AGENT).context("the agent is gone")?;
+    let arguments = manifest.pointer("/spec/command").and_then(Value::as_array).cloned().unwrap_or_default();
+    let mut command = Command::new(built.join("polity-worker"));
+    command.args(arguments.iter().skip(1).filter_map(Value::as_str)).arg("--once");
+    command.env("POLITY_URL", format!("{gateway}/v1/orgs/{NAMESPACE}")).env("POLITY_TOKEN_FILE", token_file).env("POLITY_CA_FILE", ca_file);
+    process::start(cluster.dir(), PLAYED, command, false)
+}
+
+/// Waits until the log tells an outcome of each call.
+fn told(read: impl Fn() -> String) -> Result<String> {
+    until(Duration::from_secs(120), "the agent's three calls", || {
+        let log = read();
+        let told = (1..=3).all(|n| log.lines().any(|line| outcome(line, n).is_some()));
+        Ok(if told { Look::Done(log) } else { Look::NotYet(format!("its log so far:\n{log}")) })
+    })
+}
+
+/// Has a person approve the third call, unless that was done before, and shows how it ends.
+fn approved(cluster: &Cluster, cli: &Path, log: &str, read: &dyn Fn() -> String, wanted: &str) -> Result<()> {
+    if !waits(log) {
         println!("\n(A person approved the third call before.)");
         return Ok(());
     }
@@ -82,10 +146,10 @@ pub fn calls(cluster: &Cluster, cli: &Path) -> Result<()> {
     println!("\n$ kubectl polity approve {approval} -n {NAMESPACE} --reason \"The invoice is right.\"");
     approve(cluster, cli, &approval)?;
     let log = until(Duration::from_secs(90), "the approved call's end", || {
-        let log = agent_log(cluster);
+        let log = read();
         Ok(if waits(&log) { Look::NotYet("it still waits".to_owned()) } else { Look::Done(log) })
     })?;
-    expect(&log, 3, &["Succeeded"])
+    expect(&log, 3, &[wanted])
 }
 
 /// Prints the last outcome of the n-th call, and fails when it is none of those it should be.

@@ -6,6 +6,7 @@
 
 mod cargo;
 mod clusters;
+mod unprivileged;
 
 use std::process::Command;
 use std::time::Instant;
@@ -25,6 +26,8 @@ pub enum Part {
     Unit,
     /// Tests on a real API server.
     Plane,
+    /// `up` and `down` by a user without rights.
+    Unprivileged,
     /// Tests on a real node (root on Linux).
     Node,
 }
@@ -52,6 +55,9 @@ pub fn run(only: &[Part], install_packages: bool) -> Result<()> {
     }
     if wanted(Part::Plane) {
         suite.tests("tests on a real API server", clusters::plane)?;
+    }
+    if wanted(Part::Unprivileged) {
+        suite.step("up and down without root", unprivileged::check)?;
     }
     if wanted(Part::Node) {
         suite.tests("tests on a real node", clusters::node)?;

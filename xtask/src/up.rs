@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use crate::cluster::{Cluster, Form};
 use crate::{host, install, packages, product, ready, show, upstream};
@@ -11,27 +11,35 @@ use crate::{host, install, packages, product, ready, show, upstream};
 const EXAMPLE: &str = "examples/acme/";
 
 /// Brings everything up, or up to date.
-pub fn up(name: &str, install_packages: bool, plane_only: bool) -> Result<()> {
+///
+/// With `simulated`, or where there can be no node, on a simulated one; then `built` may have the binaries.
+pub fn up(name: &str, install_packages: bool, simulated: bool, built: Option<&Path>) -> Result<()> {
     let started = Instant::now();
     let cluster = Cluster::named(name)?;
-    let node = !plane_only && node_possible();
-    if node {
+    let form = if simulated || !node_possible() { Form::Simulated } else { Form::Node };
+    if form == Form::Node {
+        ensure!(built.is_none(), "--built goes with a simulated node; the image for a real one is always built");
         heading("Debian packages for the node");
         packages::ensure(install_packages)?;
     } else {
-        println!("Without root on Linux there is no node: control plane and Polity's parts run as processes of yours, no Pod runs,");
-        println!("and calls of container tools are refused with reason NoPodRuntime. For a real node run this as root.");
+        println!("{SIMULATED}");
     }
     heading("Upstream binaries (e2e/cluster)");
-    upstream::binaries()?;
-    if node {
+    upstream::binaries(form)?;
+    if form == Form::Node {
         on_node(&cluster)?;
     } else {
-        on_plane(&cluster)?;
+        on_simulated(&cluster, built)?;
     }
-    closing(&cluster, started);
+    closing(&cluster, form, started);
     Ok(())
 }
+
+/// What is real and what is not without root.
+const SIMULATED: &str = "\
+Without root (or with --simulated): etcd, API server, controller manager, scheduler, and Polity's core and edge are real, as processes of yours.
+The node is simulated by KWOK: Pods are said to run, and none does. Calls of container tools are decided, and then refused with reason
+NoPodRuntime. For a real node, and calls that run, use root on Linux.";
 
 fn on_node(cluster: &Cluster) -> Result<()> {
     heading("Polity and its image");
@@ -43,27 +51,31 @@ fn on_node(cluster: &Cluster) -> Result<()> {
     product::import(cluster, &image)?;
     heading("Helm: charts/polity");
     install::chart(cluster, &image)?;
-    example(cluster, ready::ALL)?;
+    example(cluster)?;
     show::tree(cluster)?;
     show::calls(cluster, &cli)
 }
 
-fn on_plane(cluster: &Cluster) -> Result<()> {
+fn on_simulated(cluster: &Cluster, built: Option<&Path>) -> Result<()> {
     heading("Polity");
-    let built = product::host_binaries(&[])?;
+    let built = match built {
+        Some(folder) => std::path::absolute(folder)?,
+        None => product::host_binaries(&[])?,
+    };
     upstream::link(&built.join(product::CLI), &cluster.bin().join(product::CLI))?;
-    heading("Kubernetes: a control plane");
-    cluster.up(Form::Plane)?;
+    heading("Kubernetes: a control plane and a simulated node");
+    cluster.up(Form::Simulated)?;
     heading("Polity's parts as processes of the host");
-    host::start(cluster, &built)?;
-    example(cluster, ready::WITHOUT_PODS)?;
-    show::tree(cluster)
+    let gateway = host::start(cluster, &built)?;
+    example(cluster)?;
+    show::tree(cluster)?;
+    show::calls_without_pods(cluster, &built, &gateway)
 }
 
-fn example(cluster: &Cluster, kinds: &str) -> Result<()> {
+fn example(cluster: &Cluster) -> Result<()> {
     heading(EXAMPLE);
     install::manifests(&mut cluster.kubectl(), EXAMPLE)?;
-    ready::wait(cluster, kinds, Duration::from_secs(180))
+    ready::wait(cluster, Duration::from_secs(180))
 }
 
 /// Stops everything and removes what was made.
@@ -80,9 +92,10 @@ pub fn heading(text: &str) {
     println!("\n=== {text}");
 }
 
-fn closing(cluster: &Cluster, started: Instant) {
+fn closing(cluster: &Cluster, form: Form, started: Instant) {
     let bin = cluster.bin().display();
-    println!("\nUp after {} s. Stop it with `cargo xtask down`. To go on:\n", started.elapsed().as_secs());
+    let node = if form == Form::Simulated { " with a simulated node: no container runs" } else { "" };
+    println!("\nUp after {} s{node}. Stop it with `cargo xtask down`. To go on:\n", started.elapsed().as_secs());
     println!("  export KUBECONFIG={} PATH={bin}:$PATH", cluster.kubeconfig().display());
     println!("  kubectl polity tree");
     println!("  kubectl -n acme-finance get agents.polity.dev,tools.polity.dev,policies.polity.dev,toolcalls.polity.dev");

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
 
+use crate::cluster::Form;
 use crate::wait::{Look, until};
 use crate::{paths, run};
 
@@ -19,11 +20,13 @@ struct Module {
     dir: &'static str,
     /// Name of the binary and its package.
     binaries: &'static [(&'static str, &'static str)],
+    /// Whether clusters of a form need it: nobody waits for a build of what he does not use.
+    needed: fn(Form) -> bool,
 }
 
 const MODULES: &[Module] = &[
-    Module { dir: "pause", binaries: &[("pause", ".")] },
-    Module { dir: "etcd", binaries: &[("etcd", "go.etcd.io/etcd/server/v3")] },
+    Module { dir: "pause", binaries: &[("pause", ".")], needed: node },
+    Module { dir: "etcd", binaries: &[("etcd", "go.etcd.io/etcd/server/v3")], needed: all },
     Module {
         dir: "kubernetes",
         binaries: &[
@@ -34,6 +37,7 @@ const MODULES: &[Module] = &[
             ("kubelet", "k8s.io/kubernetes/cmd/kubelet"),
             ("kube-proxy", "k8s.io/kubernetes/cmd/kube-proxy"),
         ],
+        needed: all,
     },
     Module {
         dir: "containerd",
@@ -42,18 +46,32 @@ const MODULES: &[Module] = &[
             ("containerd-shim-runc-v2", "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2"),
             ("ctr", "github.com/containerd/containerd/v2/cmd/ctr"),
         ],
+        needed: node,
     },
-    Module { dir: "coredns", binaries: &[("coredns", "github.com/coredns/coredns")] },
-    Module { dir: "helm", binaries: &[("helm", "helm.sh/helm/v4/cmd/helm")] },
+    Module { dir: "coredns", binaries: &[("coredns", "github.com/coredns/coredns")], needed: node },
+    Module { dir: "helm", binaries: &[("helm", "helm.sh/helm/v4/cmd/helm")], needed: all },
+    Module { dir: "kwok", binaries: &[("kwok", "sigs.k8s.io/kwok/cmd/kwok")], needed: simulated },
 ];
 
-/// The folder with all binaries, as links into the cache; builds what is missing.
-pub fn binaries() -> Result<PathBuf> {
+fn all(_: Form) -> bool {
+    true
+}
+
+fn node(form: Form) -> bool {
+    form == Form::Node
+}
+
+fn simulated(form: Form) -> bool {
+    form == Form::Simulated
+}
+
+/// The folder with the binaries that a cluster of this form needs, as links into the cache; builds what is missing.
+pub fn binaries(form: Form) -> Result<PathBuf> {
     let store = paths::cache()?.join("upstream");
     fs::create_dir_all(&store)?;
     let bin = paths::target().join("upstream/bin");
     fs::create_dir_all(&bin)?;
-    for module in MODULES {
+    for module in MODULES.iter().filter(|module| (module.needed)(form)) {
         let built = store.join(format!("{}-{}", module.dir, digest(module)?));
         if !built.exists() {
             build(module, &store, &built)?;
@@ -63,6 +81,11 @@ pub fn binaries() -> Result<PathBuf> {
         }
     }
     Ok(bin)
+}
+
+/// The folders of the cache that a cluster of this form needs; [`binaries`] makes them.
+pub fn built(form: Form) -> Result<Vec<String>> {
+    MODULES.iter().filter(|module| (module.needed)(form)).map(|module| Ok(format!("{}-{}", module.dir, digest(module)?))).collect()
 }
 
 fn source(module: &Module) -> PathBuf {

@@ -3,13 +3,13 @@
 //! Keys are made anew at each start and never leave the cluster's folder.
 
 use std::fs;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use time::{Duration, OffsetDateTime};
 
+use super::process::secret;
 use super::settings::{API_SERVICE, NODE, Settings};
 
 /// Who gets a client certificate: file, common name, organization.
@@ -80,11 +80,4 @@ fn issue(pki: &Path, authority: &Authority, file: &str, common: &str, organizati
     let certificate = params.signed_by(&key, authority).with_context(|| format!("sign {file}"))?;
     fs::write(pki.join(format!("{file}.crt")), certificate.pem())?;
     secret(&pki.join(format!("{file}.key")), &key.serialize_pem())
-}
-
-/// Writes a file that only its owner reads.
-fn secret(path: &Path, text: &str) -> Result<()> {
-    let _old = fs::remove_file(path);
-    let mut file = fs::OpenOptions::new().create_new(true).write(true).mode(0o600).open(path)?;
-    std::io::Write::write_all(&mut file, text.as_bytes()).with_context(|| format!("write {}", path.display()))
 }

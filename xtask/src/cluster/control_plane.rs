@@ -14,9 +14,6 @@ use super::settings::{Form, PODS, SERVICES, Settings};
 use super::{Cluster, audit, kubectl, process};
 use crate::wait::{Look, until};
 
-/// What runs without a node.
-pub const PARTS: &[&str] = &["kube-controller-manager", "kube-apiserver", "etcd"];
-
 pub fn start(cluster: &Cluster, settings: &Settings) -> Result<()> {
     fs::write(cluster.dir.join("config/audit.yaml"), audit::POLICY).context("write the audit policy")?;
     etcd(cluster, settings)?;
@@ -27,7 +24,7 @@ pub fn start(cluster: &Cluster, settings: &Settings) -> Result<()> {
         Ok(if kubectl::ready(cluster) { Look::Done(()) } else { Look::NotYet("/readyz does not say ok".to_owned()) })
     })?;
     controller_manager(cluster)?;
-    if settings.form == Form::Node {
+    if settings.form != Form::Plane {
         let config = format!("--kubeconfig={}", path(&cluster.dir, "config/kube-scheduler.kubeconfig"));
         run(cluster, "kube-scheduler", &[config, "--leader-elect=false".to_owned(), "--secure-port=0".to_owned()])?;
     }
@@ -103,7 +100,9 @@ fn api_server(cluster: &Cluster, settings: &Settings) -> Result<()> {
     ];
     match settings.form {
         // A loopback address is not allowed among the endpoints of the Service `kubernetes`.
-        Form::Plane => arguments.extend(["--bind-address=127.0.0.1".to_owned(), "--endpoint-reconciler-type=none".to_owned()]),
+        Form::Plane | Form::Simulated => {
+            arguments.extend(["--bind-address=127.0.0.1".to_owned(), "--endpoint-reconciler-type=none".to_owned()]);
+        }
         Form::Node => arguments.push("--bind-address=0.0.0.0".to_owned()),
     }
     run(cluster, "kube-apiserver", &arguments)

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use super::settings::{Form, Settings};
-use super::{Cluster, PARTS, cgroup, holder, link, process};
+use super::{Cluster, cgroup, holder, link, process};
 
 pub fn down(cluster: &Cluster) -> Result<()> {
     if !cluster.dir.exists() {
@@ -19,9 +19,10 @@ pub fn down(cluster: &Cluster) -> Result<()> {
     if settings.is_none() && fs::read_dir(&cluster.dir)?.flatten().any(|entry| entry.file_name() != "log") {
         bail!("{} is not a cluster folder of this version; stop what uses it and remove it", cluster.dir.display());
     }
-    // What was started on top of the cluster first, and the API server before etcd: one whose etcd is gone hangs.
-    let extra = process::recorded(&cluster.dir).into_iter().filter(|name| !PARTS.contains(&name.as_str()) && name != holder::NAME);
-    for part in extra.chain(PARTS.iter().map(ToString::to_string)) {
+    // What was started on top of the cluster first.
+    let parts = settings.as_ref().map(|settings| settings.form.parts()).unwrap_or_default();
+    let extra = process::recorded(&cluster.dir).into_iter().filter(|name| !parts.contains(&name.as_str()) && name != holder::NAME);
+    for part in extra.chain(parts.iter().map(ToString::to_string)) {
         process::stop(&cluster.dir, &part, Duration::from_secs(10)).with_context(|| format!("stop {part}"))?;
     }
     holder::stop(cluster)?;

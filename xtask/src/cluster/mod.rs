@@ -1,8 +1,8 @@
 //! A real Kubernetes on this machine, from the pinned upstream binaries.
 //!
-//! Two forms. *Plane*: etcd, API server and controller manager as processes of the caller, on loopback;
-//! no root needed, and no Pod runs. *Node*: the same and one real node, in namespaces of their own
-//! (network, mounts, processes), which need root on Linux. Everything of a cluster is under its folder;
+//! Three forms. *Plane*: etcd, API server and controller manager as processes of the caller, on loopback;
+//! no root needed, and no Pod runs. *Simulated*: the same with a scheduler and a simulated node, which only says that
+//! Pods run. *Node*: one real node, in namespaces of their own (network, mounts, processes), which need root on Linux. Everything of a cluster is under its folder;
 //! nothing outside it is changed that `down` does not take back.
 
 mod audit;
@@ -19,6 +19,7 @@ mod link;
 mod node;
 pub mod process;
 mod settings;
+mod simulated;
 mod volumes;
 
 use std::fs;
@@ -30,10 +31,6 @@ use anyhow::{Context, Result, bail};
 use crate::{paths, stop, upstream};
 pub use settings::Form;
 use settings::Settings;
-
-/// Namespaced names of everything that runs; also the order in which it is stopped.
-const PARTS: &[&str] =
-    &["kubelet", "kube-proxy", "coredns", "kube-scheduler", "kube-controller-manager", "kube-apiserver", "etcd", "containerd"];
 
 /// One cluster, whether it runs or not.
 pub struct Cluster {
@@ -67,7 +64,7 @@ impl Cluster {
 
     /// Boots the cluster, or leaves a healthy one of the same form as it is. Says whether it was booted.
     pub fn up(&self, form: Form) -> Result<bool> {
-        upstream::binaries()?;
+        upstream::binaries(form)?;
         if let Ok(settings) = Settings::read(&self.dir) {
             if settings.form == form && self.healthy() {
                 return Ok(false);
@@ -99,17 +96,17 @@ impl Cluster {
         certs::write(&self.dir, &settings)?;
         kubeconfig::write_all(&self.dir, &settings)?;
         control_plane::start(self, &settings)?;
-        if form == Form::Node {
-            node::start(self, &settings)?;
+        match form {
+            Form::Plane => Ok(()),
+            Form::Simulated => simulated::start(self),
+            Form::Node => node::start(self, &settings),
         }
-        Ok(())
     }
 
     /// Whether every part runs and the API server (and the node) answer ready.
     fn healthy(&self) -> bool {
         let Ok(settings) = Settings::read(&self.dir) else { return false };
-        let parts: &[&str] = if settings.form == Form::Node { PARTS } else { control_plane::PARTS };
-        parts.iter().all(|part| process::running(&self.dir, part))
+        settings.form.parts().iter().all(|part| process::running(&self.dir, part))
             && kubectl::ready(self)
             && (settings.form == Form::Plane || kubectl::node_ready(self))
     }

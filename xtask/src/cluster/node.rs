@@ -18,7 +18,7 @@ use crate::wait::{Look, until};
 /// Whether this machine can run a node; if not, what to do.
 pub fn check_machine() -> Result<()> {
     if !rustix::process::geteuid().is_root() || !Path::new("/proc/self/ns").exists() {
-        bail!("a node needs root on Linux; without it there is `--plane-only`");
+        bail!("a node needs root on Linux; without it there are `--plane-only` and `--simulated`");
     }
     let missing = packages::missing();
     if !missing.is_empty() {
@@ -34,7 +34,7 @@ pub fn start(cluster: &Cluster, settings: &Settings) -> Result<()> {
     kube_proxy(cluster)?;
     volumes::provision(cluster)?;
     until(Duration::from_secs(90), "node ready", || {
-        for part in super::PARTS {
+        for part in settings.form.parts() {
             process::must_run(&cluster.dir, part)?;
         }
         Ok(if kubectl::node_ready(cluster) { Look::Done(()) } else { Look::NotYet("its condition Ready is not True".to_owned()) })

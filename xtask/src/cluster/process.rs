@@ -4,6 +4,8 @@
 //! gave to somebody else meanwhile is never signalled. Nothing is ever looked up by name.
 
 use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -54,6 +56,13 @@ pub fn start(dir: &Path, name: &str, mut command: Command, wrapped: bool) -> Res
     // Reaps the process should it end while we live; its end is nobody's business here.
     std::thread::spawn(move || child.wait());
     Ok(())
+}
+
+/// Writes a file that only its owner reads.
+pub fn secret(path: &Path, text: &str) -> Result<()> {
+    let _old = fs::remove_file(path);
+    let mut file = fs::OpenOptions::new().create_new(true).write(true).mode(0o600).open(path)?;
+    file.write_all(text.as_bytes()).with_context(|| format!("write {}", path.display()))
 }
 
 /// Names of everything that was started from this folder and not yet stopped.

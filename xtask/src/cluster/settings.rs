@@ -23,8 +23,23 @@ pub const NODE: &str = "polity-node";
 pub enum Form {
     /// Control plane on loopback.
     Plane,
+    /// Control plane on loopback with a scheduler and a simulated node: Pods are said to run, and nothing runs.
+    Simulated,
     /// Control plane and one real node, in namespaces of their own.
     Node,
+}
+
+impl Form {
+    /// What runs in a cluster of this form, in the order in which it is stopped: an API server whose etcd is gone hangs.
+    pub fn parts(self) -> &'static [&'static str] {
+        match self {
+            Self::Plane => &["kube-controller-manager", "kube-apiserver", "etcd"],
+            Self::Simulated => &["kwok", "kube-scheduler", "kube-controller-manager", "kube-apiserver", "etcd"],
+            Self::Node => {
+                &["kubelet", "kube-proxy", "coredns", "kube-scheduler", "kube-controller-manager", "kube-apiserver", "etcd", "containerd"]
+            }
+        }
+    }
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -70,7 +85,7 @@ impl Settings {
     /// The address by which the API server is reached, from the host as well.
     pub fn address(&self) -> Ipv4Addr {
         match self.form {
-            Form::Plane => Ipv4Addr::LOCALHOST,
+            Form::Plane | Form::Simulated => Ipv4Addr::LOCALHOST,
             Form::Node => Ipv4Addr::new(10, 213, self.slot, 2),
         }
     }

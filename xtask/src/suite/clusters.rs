@@ -38,12 +38,12 @@ pub fn node() -> Result<Counts> {
     on("test-node", Form::Node, |cluster| {
         product::import(cluster, &image)?;
         install::chart(cluster, &image)?;
-        let built = product::host_binaries(&[])?;
+        let cli = product::cli()?;
         let env = [
             ("POLITY_E2E_NODE_KUBECONFIG", cluster.kubeconfig().to_string_lossy().into_owned()),
             ("POLITY_E2E_BIN", cluster.bin().to_string_lossy().into_owned()),
             ("POLITY_E2E_IMAGE", format!("{}:dev-{}", product::REPOSITORY, image.digest)),
-            ("POLITY_E2E_CLI", built.join("kubectl-polity").to_string_lossy().into_owned()),
+            ("POLITY_E2E_CLI", cli.to_string_lossy().into_owned()),
         ];
         test(&["--package", "polity-e2e", "--test", "node"], &env)
     })
