@@ -58,6 +58,8 @@ pub struct PolicyCheck {
     pub missing_tools: bool,
     /// Number of rules.
     pub rules: usize,
+    /// Rules that have no compiled form, with what in them has none: they mean the same and take longer.
+    pub interpreted: Vec<(String, &'static str)>,
 }
 
 /// What a controller writes into the Policy's condition.
@@ -118,6 +120,8 @@ fn list(problems: &[Problem]) -> String {
 pub fn check_policy<'a>(spec: &PolicySpec, tools: impl Iterator<Item = &'a ToolFacts>) -> PolicyCheck {
     let compiled = CompiledPolicy::new(spec);
     let mut out = PolicyCheck { errors: compiled.problems.clone(), rules: spec.rules.len(), ..PolicyCheck::default() };
+    let named = compiled.rules.iter().zip(&spec.rules);
+    out.interpreted = named.filter_map(|(c, r)| Some((r.name.clone(), c.program.code.as_ref().err()?.0))).collect();
     if !out.errors.is_empty() || !compiled.rules.iter().any(|r| r.program.uses_args) {
         return out;
     }
@@ -201,6 +205,16 @@ mod tests {
         assert!(narrow.summary().ready, "{narrow:?}");
         let broken = check(&["args.amount < 5"], json!({}), &[tool("bad", json!({"type": 5}))]);
         assert!(broken.missing_tools && broken.refuse().is_none());
+    }
+
+    #[test]
+    fn what_has_no_compiled_form_is_said() {
+        let said = |expression| check(&[expression], json!({}), &[]).interpreted;
+        assert_eq!(said("agent.type == 'AI' && now.getHours() > 8 && args.x.all(i, i in roles)"), []);
+        assert_eq!(said("'podUid' in caller || size(org.path) > 1"), []);
+        for text in ["size(org) == 3", "now.getHours('Europe/Berlin') > 8"] {
+            assert_eq!(said(text).len(), 1, "{text}");
+        }
     }
 
     #[test]

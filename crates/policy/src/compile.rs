@@ -118,7 +118,14 @@ impl CompiledPolicy {
     /// A Policy whose one rule panics when it is evaluated.
     #[cfg(test)]
     pub fn panicking() -> Self {
-        let program = Program { expr: ::cel::IdedExpr::default(), patterns: Arc::default(), cost: 1, uses_args: false };
+        use crate::cel::code::Unsupported;
+        let program = Program {
+            code: Err(Unsupported("nothing")),
+            expr: ::cel::IdedExpr::default(),
+            patterns: Arc::default(),
+            cost: 1,
+            uses_args: false,
+        };
         Self { rules: vec![CompiledRule { program, parsed: None, quarantined: AtomicBool::new(false) }], ..Self::default() }
     }
 }

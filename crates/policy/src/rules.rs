@@ -47,11 +47,17 @@ pub(crate) fn apply(snapshot: &Snapshot, request: &Request<'_>, g: &Granted<'_>,
     // what compiles is no part of the budget: a Policy and a Tool meet for the first time only once
     let typed: Vec<_> = selecting.iter().map(|p| p.compiled.typed(&p.policy.spec, &tool.facts, tool.compiled.args.as_ref())).collect();
     let meter = Arc::new(Meter::new(limits));
-    match vars::session(snapshot, request, g, &selecting, &meter) {
-        Ok(mut session) => {
+    match vars::slots(snapshot, request, g) {
+        Ok(slots) => {
+            let mut session = Session::new(meter, slots);
             // what enforces is evaluated first: rules that only observe can use up nothing but what is left
             for enforcing in [true, false] {
-                for (policy, untyped) in selecting.iter().zip(&typed).filter(|(p, _)| (p.policy.spec.mode == Mode::Enforce) == enforcing) {
+                let mut namespace = None;
+                for (&policy, untyped) in selecting.iter().zip(&typed).filter(|(p, _)| (p.policy.spec.mode == Mode::Enforce) == enforcing) {
+                    if namespace != Some(&policy.namespace) {
+                        namespace = Some(&policy.namespace);
+                        session.slots.set_roles(move || vars::roles(g, policy));
+                    }
                     let findings = judge(policy, untyped.as_ref(), snapshot, g, &mut session);
                     if enforcing {
                         found.extend(findings);
@@ -88,7 +94,13 @@ pub(crate) fn apply(snapshot: &Snapshot, request: &Request<'_>, g: &Granted<'_>,
 }
 
 /// Findings of one Policy.
-fn judge(policy: &PolicyInForce, untyped: Option<&Problem>, snapshot: &Snapshot, g: &Granted<'_>, session: &mut Session) -> Vec<Finding> {
+fn judge<'a>(
+    policy: &'a PolicyInForce,
+    untyped: Option<&Problem>,
+    snapshot: &Snapshot,
+    g: &Granted<'_>,
+    session: &mut Session<'a>,
+) -> Vec<Finding> {
     let whole = format!("{}/{}", policy.namespace, policy.name);
     if let Some(problem) = policy.compiled.problems.first() {
         let message = format!("{whole} does not compile: {problem}");
@@ -111,7 +123,6 @@ fn judge(policy: &PolicyInForce, untyped: Option<&Problem>, snapshot: &Snapshot,
             requirement: None,
         }];
     }
-    session.set("roles", vars::roles(g, policy));
     spec.rules
         .iter()
         .zip(&policy.compiled.rules)
@@ -119,7 +130,13 @@ fn judge(policy: &PolicyInForce, untyped: Option<&Problem>, snapshot: &Snapshot,
         .collect()
 }
 
-fn finding(policy: &PolicyInForce, rule: &PolicyRule, compiled: &CompiledRule, session: &Session, snapshot: &Snapshot) -> Option<Finding> {
+fn finding<'a>(
+    policy: &PolicyInForce,
+    rule: &PolicyRule,
+    compiled: &'a CompiledRule,
+    session: &mut Session<'a>,
+    snapshot: &Snapshot,
+) -> Option<Finding> {
     let name = format!("{}/{}/{}", policy.namespace, policy.name, rule.name);
     let deny = |reason, why: String, hint: &str| {
         Some(Finding { rule: name.clone(), reason, message: format!("{name}: {why}"), hint: hint.to_owned(), requirement: None })

@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
-use cel::Value;
-
 use crate::{
-    Request, Snapshot,
-    cel::{eval::Session, meter::Meter, ty::Ty, value},
+    Key, Request, Snapshot,
+    cel::{
+        code::{Slots, val::Val},
+        ty::Ty,
+        value,
+    },
     decide::Granted,
-    snapshot::PolicyInForce,
+    snapshot::{PolicyInForce, RoleInForce},
 };
 
 /// Every variable but `args` with its type.
@@ -70,102 +72,79 @@ pub fn types() -> Vec<(&'static str, Ty)> {
     ]
 }
 
-/// A session with the variables of a decision, but for `roles`, which depends on the Policy.
+/// The variables of a decision, but for `roles`, which depends on the Policy. Nothing is copied.
 ///
 /// # Errors
-/// The evaluator refuses one of our functions, or the time is outside of what it can hold.
-pub(crate) fn session(
-    s: &Snapshot,
-    request: &Request<'_>,
-    g: &Granted<'_>,
-    selecting: &[&PolicyInForce],
-    meter: &Arc<Meter>,
-) -> Result<Session, String> {
-    let mut session = Session::new(Arc::clone(meter))?;
-    if selecting.is_empty() {
-        return Ok(session);
+/// The time is outside of what rules can read.
+pub(crate) fn slots<'a>(s: &'a Snapshot, request: &Request<'a>, g: &'a Granted<'_>) -> Result<Slots<'a>, String> {
+    let mut slots = Slots::default();
+    let tool = &*g.tool.facts;
+    let (caller, task) = (request.caller, request.task);
+    let text = |s: &'a str| Some(Val::Str(s));
+    slots.fill([
+        text(&s.org),
+        Some(Val::Strings(&s.path)),
+        text(&s.namespace),
+        text(&g.agent.name),
+        text(&g.agent.namespace),
+        text(&g.agent.kind),
+        text(&caller.username),
+        Some(Val::Strings(&caller.groups)),
+        Some(Val::Strings(&caller.chain)),
+        caller.uid.as_deref().and_then(text),
+        caller.pod_name.as_deref().and_then(text),
+        caller.pod_uid.as_deref().and_then(text),
+        caller.via.as_deref().and_then(text),
+        text(&tool.name),
+        text(&tool.org),
+        text(&tool.namespace),
+        Some(Val::Strings(&tool.spec.risk)),
+        Some(Val::Bool(tool.spec.idempotent)),
+        Some(Val::Int(tool.micro_usd)),
+        task.and_then(|t| text(&t.name)),
+        task.and_then(|t| text(&t.uid)),
+        task.and_then(|t| t.job_space.as_deref()).and_then(text),
+        text(request.verb),
+        text(request.id).filter(|_| !request.id.is_empty()),
+        request.context.and_then(text),
+        g.job_space.and_then(text),
+    ]);
+    slots.set_now(value::timestamp(request.now).ok_or_else(|| format!("{} is outside of what rules can read", request.now))?);
+    if let Some(ty) = &g.tool.compiled.args {
+        slots.set_args(request.args, ty);
     }
-    let tool = &g.tool.facts;
-    session.set(
-        "org",
-        object([
-            ("name", Some(value::string(&s.org))),
-            ("path", Some(value::strings(&s.path))),
-            ("namespace", Some(value::string(&s.namespace))),
-        ]),
-    );
-    session.set(
-        "agent",
-        object([
-            ("name", Some(value::string(&g.agent.name))),
-            ("namespace", Some(value::string(&g.agent.namespace))),
-            ("type", Some(value::string(&g.agent.kind))),
-        ]),
-    );
-    let text = |s: Option<&str>| s.map(value::string);
-    let caller = request.caller;
-    session.set(
-        "caller",
-        object([
-            ("username", Some(value::string(&caller.username))),
-            ("groups", Some(value::strings(&caller.groups))),
-            ("chain", Some(value::strings(&caller.chain))),
-            ("uid", text(caller.uid.as_deref())),
-            ("podName", text(caller.pod_name.as_deref())),
-            ("podUid", text(caller.pod_uid.as_deref())),
-            ("via", text(caller.via.as_deref())),
-        ]),
-    );
-    session.set(
-        "tool",
-        object([
-            ("name", Some(value::string(&tool.name))),
-            ("org", Some(value::string(&tool.org))),
-            ("namespace", Some(value::string(&tool.namespace))),
-            ("risk", Some(value::strings(&tool.spec.risk))),
-            ("idempotent", Some(Value::Bool(tool.spec.idempotent))),
-            ("priceUSD", Some(Value::Int(tool.micro_usd))),
-        ]),
-    );
-    let task = request.task;
-    session.set(
-        "task",
-        object([
-            ("name", text(task.map(|t| t.name.as_str()))),
-            ("uid", text(task.map(|t| t.uid.as_str()))),
-            ("jobSpace", text(task.and_then(|t| t.job_space.as_deref()))),
-        ]),
-    );
-    session.set(
-        "request",
-        object([
-            ("verb", Some(value::string(request.verb))),
-            ("id", text(Some(request.id).filter(|id| !id.is_empty()))),
-            ("context", text(request.context)),
-            ("jobSpace", text(g.job_space)),
-        ]),
-    );
-    session.set("now", value::timestamp(request.now).ok_or_else(|| format!("{} is outside of what rules can read", request.now))?);
-    if let Some(ty) = &g.tool.compiled.args
-        && selecting.iter().any(|p| p.compiled.rules.iter().any(|r| r.program.uses_args))
-    {
-        session.set("args", value::value(request.args, ty));
-    }
-    Ok(session)
-}
-
-fn object<const N: usize>(members: [(&str, Option<Value>); N]) -> Value {
-    value::map(members.into_iter().filter_map(|(k, v)| Some((k, v?))))
+    Ok(slots)
 }
 
 /// `roles` for a Policy: names of the caller's Roles in the Org that wrote it, and `org/name` for the others.
-pub(crate) fn roles(g: &Granted<'_>, policy: &PolicyInForce) -> Value {
-    value::strings(
-        g.held.iter().map(|((namespace, name), r)| if *namespace == policy.namespace { name.clone() } else { format!("{}/{name}", r.org) }),
-    )
+pub(crate) fn roles<'a>(g: &'a Granted<'_>, policy: &PolicyInForce) -> Vec<Val<'a>> {
+    let name = |((namespace, name), role): &(&'a Key, &RoleInForce)| {
+        if *namespace == policy.namespace { Val::Str(name) } else { Val::Text(format!("{}/{name}", role.org).into()) }
+    };
+    g.held.iter().map(name).collect()
 }
 
 /// Names of the caller's Roles in a namespace.
 pub(crate) fn held_in<'a>(g: &'a Granted<'_>, namespace: &str) -> Vec<&'a str> {
     g.held.iter().filter(|((ns, _), _)| ns == namespace).map(|((_, name), _)| name.as_str()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cel::code::FIELDS;
+
+    #[test]
+    fn every_declared_field_has_its_slot_and_no_other() {
+        let mut declared = Vec::new();
+        for (variable, ty) in types() {
+            if let Ty::Object(object) = ty {
+                declared.extend(object.fields.keys().map(|field| (variable.to_owned(), field.clone())));
+            }
+        }
+        let mut slots: Vec<_> = FIELDS.iter().map(|(v, f)| ((*v).to_owned(), (*f).to_owned())).collect();
+        declared.sort();
+        slots.sort();
+        assert_eq!(declared, slots);
+    }
 }

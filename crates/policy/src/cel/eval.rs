@@ -10,14 +10,17 @@ use cel::{
     Context, Env, ExecutionError, Value,
     common::{
         types::{CelInt, CelString, STRING_TYPE},
-        value::CowVal,
+        value::{CowVal, Val as CelVal},
     },
 };
 
 use super::{
+    code::{Code, Machine, Slots, val::Val},
     meter::Meter,
     program::{MATCH, Program, TICK},
 };
+
+const NOT_BOOL: &str = "the expression is not a bool for these arguments";
 
 /// What became of a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,43 +58,27 @@ pub fn prepare() {
     LazyLock::force(&ENV);
 }
 
-/// Variables and budget of one decision.
-pub struct Session {
-    context: Context<'static, 'static>,
-    meter: Arc<Meter>,
+/// Calls a standard function of the evaluator with one value; None: it has no result.
+pub fn standard(name: &str, arg: Value) -> Option<Value> {
+    let arg: Box<dyn CelVal> = arg.try_into().ok()?;
+    let args = vec![CowVal::Owned(arg)];
+    let function = ENV.find_overload(name, &args)?;
+    function(args).ok()?.as_ref().try_into().ok()
 }
 
-impl Session {
-    /// Starts with a budget and no variables.
-    ///
-    /// # Errors
-    /// A function of ours clashes with one of the evaluator's.
-    pub fn new(meter: Arc<Meter>) -> Result<Self, String> {
-        let mut context = Context::with_env(Arc::clone(&ENV));
-        let ticker = Arc::clone(&meter);
-        let tick = move |steps: i64| -> Result<bool, ExecutionError> {
-            if ticker.charge(steps.unsigned_abs()) {
-                Ok(true)
-            } else {
-                Err(ExecutionError::function_error(TICK, "the budget of the decision is spent"))
-            }
-        };
-        let matcher = Arc::clone(&meter);
-        let matches = move |text: Arc<String>, index: i64| -> Result<bool, ExecutionError> {
-            if !matcher.charge(1 + text.len() as u64 / 16) {
-                return Err(ExecutionError::function_error("matches", "the budget of the decision is spent"));
-            }
-            let pattern = usize::try_from(index).ok().and_then(|i| matcher.pattern(i));
-            pattern.map(|p| p.is_match(&text)).ok_or_else(|| ExecutionError::function_error("matches", "no such pattern"))
-        };
-        context.add_function(TICK, tick).map_err(|e| e.to_string())?;
-        context.add_function(MATCH, matches).map_err(|e| e.to_string())?;
-        Ok(Self { context, meter })
-    }
+/// Variables and budget of one decision.
+pub struct Session<'a> {
+    /// The variables.
+    pub slots: Slots<'a>,
+    meter: Arc<Meter>,
+    /// The evaluator `cel`, once a rule needs it.
+    oracle: Option<Context<'static, 'static>>,
+}
 
-    /// Sets a variable.
-    pub fn set(&mut self, name: &str, value: Value) {
-        self.context.add_variable_from_value(name, value);
+impl<'a> Session<'a> {
+    /// Starts with a budget and variables.
+    pub fn new(meter: Arc<Meter>, slots: Slots<'a>) -> Self {
+        Self { slots, meter, oracle: None }
     }
 
     /// Steps charged so far.
@@ -106,23 +93,94 @@ impl Session {
         self.meter.spent()
     }
 
-    /// Evaluates a program.
-    #[must_use]
-    pub fn eval(&self, program: &Program) -> Outcome {
+    /// Evaluates a program in its compiled form, or with `cel` if it has none.
+    pub fn eval(&mut self, program: &'a Program) -> Outcome {
+        match &program.code {
+            Ok(code) => self.compiled(program.cost, code),
+            Err(_) => self.interpreted(program),
+        }
+    }
+
+    fn compiled(&self, cost: u64, code: &'a Code) -> Outcome {
+        if !self.meter.charge(cost) {
+            return Outcome::Spent;
+        }
+        let mut machine = Machine::new(&self.slots, &self.meter);
+        let result = catch_unwind(AssertUnwindSafe(|| machine.run(code)));
+        self.meter.look_again();
+        match result {
+            Err(_) => Outcome::Panicked,
+            Ok(_) if self.meter.spent() => Outcome::Spent,
+            Ok(Ok(Val::Bool(true))) => Outcome::Holds,
+            Ok(Ok(Val::Bool(false))) => Outcome::Fails,
+            Ok(Ok(_)) => Outcome::Error(NOT_BOOL.to_owned()),
+            Ok(Err(e)) => Outcome::Error(e.to_string()),
+        }
+    }
+
+    /// Evaluates a program with `cel`, whether or not it has a compiled form.
+    pub fn interpreted(&mut self, program: &Program) -> Outcome {
         if !self.meter.charge(program.cost) {
             return Outcome::Spent;
         }
+        self.meter.look();
         self.meter.use_patterns(&program.patterns);
-        let result = catch_unwind(AssertUnwindSafe(|| Value::resolve(&program.expr, &self.context)));
-        let _ = self.meter.charge(0);
+        let mut oracle = match self.oracle.take().map_or_else(|| self.context(), Ok) {
+            Ok(oracle) => oracle,
+            Err(e) => return Outcome::Error(e),
+        };
+        self.add_roles(&mut oracle);
+        let result = catch_unwind(AssertUnwindSafe(|| Value::resolve(&program.expr, &oracle)));
+        self.oracle = Some(oracle);
+        self.meter.look();
         match result {
             Err(_) => Outcome::Panicked,
             Ok(_) if self.meter.spent() => Outcome::Spent,
             Ok(Ok(Value::Bool(true))) => Outcome::Holds,
             Ok(Ok(Value::Bool(false))) => Outcome::Fails,
-            Ok(Ok(_)) => Outcome::Error("the expression is not a bool for these arguments".to_owned()),
+            Ok(Ok(_)) => Outcome::Error(NOT_BOOL.to_owned()),
             Ok(Err(e)) => Outcome::Error(explain(&e)),
         }
+    }
+
+    fn add_roles(&self, oracle: &mut Context<'static, 'static>) {
+        if let Some(roles) = self.slots.roles() {
+            oracle.add_variable_from_value("roles", roles.to_cel());
+        }
+    }
+
+    /// The budget.
+    #[cfg(test)]
+    pub fn meter(&self) -> &Meter {
+        &self.meter
+    }
+
+    /// The evaluator with the variables.
+    pub fn context(&self) -> Result<Context<'static, 'static>, String> {
+        let mut context = Context::with_env(Arc::clone(&ENV));
+        let ticker = Arc::clone(&self.meter);
+        let tick = move |steps: i64| -> Result<bool, ExecutionError> {
+            if ticker.charge(steps.unsigned_abs()) {
+                Ok(true)
+            } else {
+                Err(ExecutionError::function_error(TICK, "the budget of the decision is spent"))
+            }
+        };
+        let matcher = Arc::clone(&self.meter);
+        let matches = move |text: Arc<String>, index: i64| -> Result<bool, ExecutionError> {
+            if !matcher.charge(1 + text.len() as u64 / 16) {
+                return Err(ExecutionError::function_error("matches", "the budget of the decision is spent"));
+            }
+            let pattern = usize::try_from(index).ok().and_then(|i| matcher.pattern(i));
+            pattern.map(|p| p.is_match(&text)).ok_or_else(|| ExecutionError::function_error("matches", "no such pattern"))
+        };
+        context.add_function(TICK, tick).map_err(|e| e.to_string())?;
+        context.add_function(MATCH, matches).map_err(|e| e.to_string())?;
+        for (name, value) in self.slots.to_cel() {
+            context.add_variable_from_value(name, value);
+        }
+        self.add_roles(&mut context);
+        Ok(context)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Evaluation within its budget: every operator gives what its type says, bombs end in time and memory, a spent budget outlives absorption.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, LazyLock},
     time::{Duration, Instant},
 };
 
@@ -10,16 +10,18 @@ use serde_json::{Value as Json, json};
 
 use super::{
     check::check,
+    code::{Slots, val::Val},
     eval::{Outcome, Session},
     meter::{Limits, MAX_STEPS, MAX_TIME, Meter},
-    program, schema,
+    program::{self, Program},
+    schema,
     ty::Ty,
     value,
 };
 use crate::vars;
 
 /// A schema that leaves nothing open, with what rules need.
-fn typed() -> Ty {
+pub(super) static TYPED: LazyLock<Ty> = LazyLock::new(|| {
     schema::args(
         &json!({"type": "object", "properties": {
             "i": {"type": "integer"}, "j": {"type": "integer"}, "d": {"type": "number"}, "s": {"type": "string"}, "b": {"type": "boolean"},
@@ -30,20 +32,44 @@ fn typed() -> Ty {
         }}),
         "t",
     )
+});
+
+fn typed() -> Ty {
+    TYPED.clone()
 }
 
-fn session(args: &Json, meter: Meter) -> Session {
-    let mut session = Session::new(Arc::new(meter)).unwrap();
-    session.set("args", value::value(args, &typed()));
-    session.set("roles", value::strings(["a", "b"]));
-    session.set("now", value::timestamp(jiff::Timestamp::from_second(1_700_000_000).unwrap()).unwrap());
-    session
+pub(super) fn session(args: &Json, limits: Limits) -> Session<'_> {
+    let mut slots = Slots::default();
+    slots.set_args(args, &TYPED);
+    slots.set_roles(|| vec![Val::Str("a"), Val::Str("b")]);
+    slots.set_now(value::timestamp(jiff::Timestamp::from_second(1_700_000_000).unwrap()).unwrap());
+    Session::new(Arc::new(Meter::new(limits)), slots)
 }
 
-fn run(text: &str, args: &Json) -> Outcome {
+type Eval = for<'a> fn(&mut Session<'a>, &'a Program) -> Outcome;
+
+/// Both ways to evaluate a program, by name.
+const ENGINES: [(&str, Eval); 2] = [("compiled", |s, p| s.eval(p)), ("cel", |s, p| s.interpreted(p))];
+
+const AMPLE: Limits = Limits { steps: MAX_STEPS, time: Duration::from_secs(20) };
+
+fn program_of(text: &str) -> Program {
     let parsed = program::parse(text).unwrap_or_else(|f| panic!("{text}: {f:?}"));
     assert_eq!(check(&parsed, &typed()), vec![], "{text}");
-    session(args, Meter::new(Limits { steps: MAX_STEPS, time: Duration::from_secs(20) })).eval(&program::finish(parsed).unwrap())
+    let program = program::finish(parsed).unwrap();
+    assert!(program.code.is_ok(), "{text}: {:?}", program.code);
+    program
+}
+
+/// The outcome of an expression, which is the same with either evaluator.
+fn run(text: &str, args: &Json) -> Outcome {
+    let program = program_of(text);
+    let [compiled, cel] = ENGINES.map(|(_, eval)| eval(&mut session(args, AMPLE), &program));
+    match (&compiled, &cel) {
+        (Outcome::Error(_), Outcome::Error(_)) => {}
+        _ => assert_eq!(compiled, cel, "{text}"),
+    }
+    compiled
 }
 
 #[test]
@@ -115,13 +141,17 @@ fn bombs() -> Vec<(String, Json)> {
 #[test]
 fn bombs_end_in_time_and_deny() {
     for (text, args) in bombs() {
-        let parsed = program::parse(&text).unwrap_or_else(|f| panic!("{text}: {f:?}"));
-        assert_eq!(check(&parsed, &typed()), vec![], "{text}");
-        let session = session(&args, Meter::new(Limits { steps: MAX_STEPS, time: MAX_TIME }));
-        let begun = Instant::now();
-        assert_eq!(session.eval(&program::finish(parsed).unwrap()), Outcome::Spent, "{text}");
-        // far above the 50 ms that were asked for: a debug build on a busy machine
-        assert!(begun.elapsed() < Duration::from_secs(5), "{text}: {:?}", begun.elapsed());
+        let program = program_of(&text);
+        for (engine, eval) in ENGINES {
+            let begun = Instant::now();
+            assert_eq!(
+                eval(&mut session(&args, Limits { steps: MAX_STEPS, time: MAX_TIME }), &program),
+                Outcome::Spent,
+                "{engine}: {text}"
+            );
+            // far above the 50 ms that were asked for: a debug build on a busy machine
+            assert!(begun.elapsed() < Duration::from_secs(5), "{engine}: {text}: {:?}", begun.elapsed());
+        }
     }
 }
 
@@ -159,14 +189,12 @@ fn the_deepest_expressions_fit_a_small_stack() {
     ];
     let small = std::thread::Builder::new().stack_size(1536 * 1024).spawn(move || {
         for text in deep {
-            let parsed = program::parse(&text).unwrap_or_else(|f| panic!("{text}: {f:?}"));
-            assert_eq!(check(&parsed, &typed()), vec![], "{text}");
-            let outcome = session(
-                &json!({"list": [1, 2], "free": {}, "i": 1}),
-                Meter::new(Limits { steps: MAX_STEPS, time: Duration::from_secs(20) }),
-            )
-            .eval(&program::finish(parsed).unwrap());
-            assert!(matches!(outcome, Outcome::Holds | Outcome::Fails), "{text:.60}: {outcome:?}");
+            let program = program_of(&text);
+            let args = json!({"list": [1, 2], "free": {}, "i": 1});
+            for (engine, eval) in ENGINES {
+                let outcome = eval(&mut session(&args, AMPLE), &program);
+                assert!(matches!(outcome, Outcome::Holds | Outcome::Fails), "{engine}: {text:.60}: {outcome:?}");
+            }
         }
     });
     assert!(small.unwrap().join().is_ok());
@@ -174,8 +202,9 @@ fn the_deepest_expressions_fit_a_small_stack() {
 
 #[test]
 fn a_panic_is_caught() {
-    let program = program::Program { expr: cel::IdedExpr::default(), patterns: Arc::default(), cost: 1, uses_args: false };
-    assert_eq!(session(&json!({}), Meter::new(Limits { steps: 10, time: MAX_TIME })).eval(&program), Outcome::Panicked);
+    let code = Err(super::code::Unsupported("nothing"));
+    let program = Program { code, expr: cel::IdedExpr::default(), patterns: Arc::default(), cost: 1, uses_args: false };
+    assert_eq!(session(&json!({}), Limits { steps: 10, time: MAX_TIME }).eval(&program), Outcome::Panicked);
 }
 
 #[test]
@@ -197,12 +226,14 @@ proptest! {
             "size(args.list.map(a, a + 1).filter(b, b > 0)) == 5 || args.i == 1",
             "!args.list.exists(a, a > 9) && args.list.all(b, b < 9)",
         ] {
-            let compiled = || program::finish(program::parse(text).unwrap()).unwrap();
-            let free = session(&args, Meter::new(Limits { steps: 1_000_000, time: Duration::from_secs(20) }));
-            prop_assert_eq!(free.eval(&compiled()), Outcome::Holds);
-            let tight = session(&args, Meter::new(Limits { steps: limit, time: Duration::from_secs(20) }));
-            let outcome = tight.eval(&compiled());
-            prop_assert_eq!(outcome == Outcome::Spent, limit < free.steps(), "{} at {}: {:?}", text, limit, outcome);
+            let program = program_of(text);
+            for (engine, eval) in ENGINES {
+                let mut free = session(&args, AMPLE);
+                prop_assert_eq!(eval(&mut free, &program), Outcome::Holds);
+                let mut tight = session(&args, Limits { steps: limit, ..AMPLE });
+                let outcome = eval(&mut tight, &program);
+                prop_assert_eq!(outcome == Outcome::Spent, limit < free.steps(), "{}: {} at {}: {:?}", engine, text, limit, outcome);
+            }
         }
     }
 
@@ -283,7 +314,10 @@ fn exercise(text: &str) {
     assert!(!check(&parsed, &Ty::Dyn).iter().any(|f| f.message.contains("cannot be checked")), "{text}");
     if check(&parsed, &typed()).is_empty() {
         let args = json!({"i": 1, "d": 0.5, "s": "a", "list": [1, 2], "texts": ["a"], "objects": [{"k": 1}], "map": {"i": 1}, "free": [1]});
-        let outcome = session(&args, Meter::new(Limits { steps: 100_000, time: MAX_TIME })).eval(&program::finish(parsed).unwrap());
-        assert_ne!(outcome, Outcome::Panicked, "{text}");
+        let program = program::finish(parsed).unwrap();
+        let [compiled, cel] =
+            ENGINES.map(|(_, eval)| eval(&mut session(&args, Limits { steps: 100_000, time: Duration::from_secs(20) }), &program));
+        assert_ne!(compiled, Outcome::Panicked, "{text}");
+        assert_eq!(std::mem::discriminant(&compiled), std::mem::discriminant(&cel), "{text}: {compiled:?} {cel:?}");
     }
 }

@@ -39,12 +39,20 @@ fn spent_by_thread() -> Duration {
     Duration::new(u64::try_from(time.tv_sec).unwrap_or_default(), u32::try_from(time.tv_nsec).unwrap_or_default())
 }
 
-/// Counts steps and time of one decision.
+/// Steps between two looks at the clock. A look costs as much as a hundred steps; this many take far less than a thousandth of the time limit.
+const LOOK: u64 = 256;
+
+/// Counts steps and time of one decision. The clock runs from the first look at it, which small decisions never take: what they may do in `LOOK` steps has a
+/// bound of its own, since whatever grows with the size of its operands is charged by it.
 #[derive(Debug)]
 pub struct Meter {
     steps: AtomicU64,
     limit: u64,
-    end: Duration,
+    time: Duration,
+    /// Processor time in nanoseconds at which the decision must be over; 0: not looked at yet.
+    end: AtomicU64,
+    /// Steps at the last look.
+    looked: AtomicU64,
     spent: AtomicBool,
     /// Patterns of the rule under evaluation.
     patterns: Mutex<Arc<Vec<Regex>>>,
@@ -57,19 +65,43 @@ impl Meter {
         Self {
             steps: AtomicU64::new(0),
             limit: limits.steps,
-            end: spent_by_thread() + limits.time,
+            time: limits.time,
+            end: AtomicU64::new(0),
+            looked: AtomicU64::new(0),
             spent: AtomicBool::new(false),
             patterns: Mutex::default(),
         }
     }
 
-    /// Charges steps; false when the budget is spent.
+    /// Charges steps; false when the budget is spent. One thread at a time charges, so that no step is lost.
     pub fn charge(&self, steps: u64) -> bool {
-        let total = self.steps.fetch_add(steps, Ordering::Relaxed).saturating_add(steps);
-        if total > self.limit || spent_by_thread() > self.end {
+        let total = self.steps.load(Ordering::Relaxed).saturating_add(steps);
+        self.steps.store(total, Ordering::Relaxed);
+        if total > self.limit {
             self.spent.store(true, Ordering::Relaxed);
+        } else if total - self.looked.load(Ordering::Relaxed) >= LOOK {
+            self.look();
         }
         !self.spent()
+    }
+
+    /// Looks at the clock.
+    pub fn look(&self) {
+        self.looked.store(self.steps.load(Ordering::Relaxed), Ordering::Relaxed);
+        let nanos = |d: Duration| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX);
+        let now = spent_by_thread();
+        match self.end.load(Ordering::Relaxed) {
+            0 => self.end.store(nanos(now.saturating_add(self.time)).max(1), Ordering::Relaxed),
+            end if nanos(now) > end => self.spent.store(true, Ordering::Relaxed),
+            _ => {}
+        }
+    }
+
+    /// Looks at the clock if it runs.
+    pub fn look_again(&self) {
+        if self.end.load(Ordering::Relaxed) != 0 {
+            self.look();
+        }
     }
 
     /// Whether it is spent.

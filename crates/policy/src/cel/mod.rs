@@ -1,7 +1,10 @@
-//! CEL as rules use it: types from schemas, checker, rewriting, bounded evaluation. The crate `cel` parses and evaluates; everything that decides what is
-//! accepted is here.
+//! CEL as rules use it: types from schemas, checker, compiled form, bounded evaluation. The crate `cel` parses, and evaluates what the compiled form does not
+//! know; everything that decides what is accepted is here.
 
 pub mod check;
+pub mod code;
+#[cfg(test)]
+mod differential;
 pub mod eval;
 #[cfg(test)]
 mod eval_tests;

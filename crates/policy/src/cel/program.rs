@@ -9,6 +9,8 @@ use cel::{
 };
 use regex::{Regex, RegexBuilder};
 
+use super::code::{Code, Unsupported};
+
 /// Longest expression in bytes.
 pub const MAX_TEXT: usize = 4096;
 /// Most nodes of the parsed tree.
@@ -63,6 +65,8 @@ pub struct Parsed {
 /// A program that can be evaluated within a budget.
 #[derive(Debug)]
 pub struct Program {
+    /// The compiled form; without one `expr` is evaluated by `cel`.
+    pub code: Result<Code, Unsupported>,
     /// The tree with counters in its loops.
     pub expr: IdedExpr,
     /// Patterns by index.
@@ -169,6 +173,11 @@ fn count(expr: &IdedExpr, depth: usize, nodes: &mut usize) -> bool {
     *nodes <= MAX_NODES && depth <= MAX_DEPTH && children(expr).into_iter().all(|child| count(child, depth + 1, nodes))
 }
 
+/// Number of nodes of a tree.
+pub fn nodes(expr: &IdedExpr) -> u64 {
+    1 + children(expr).into_iter().map(nodes).sum::<u64>()
+}
+
 /// Compiles a pattern within its size.
 ///
 /// # Errors
@@ -185,9 +194,10 @@ pub fn pattern(text: &str) -> Result<Regex, String> {
 /// # Errors
 /// A pattern does not compile; the check has said so before, with its place.
 pub fn finish(parsed: Parsed) -> Result<Program, String> {
+    let code = Code::new(&parsed.expr);
     let mut rewrite = Rewrite { patterns: Vec::new(), uses_args: false };
     let expr = rewrite.expr(parsed.expr)?;
-    Ok(Program { expr, patterns: Arc::new(rewrite.patterns), cost: parsed.nodes as u64, uses_args: rewrite.uses_args })
+    Ok(Program { code, expr, patterns: Arc::new(rewrite.patterns), cost: parsed.nodes as u64, uses_args: rewrite.uses_args })
 }
 
 struct Rewrite {
@@ -247,9 +257,8 @@ impl Rewrite {
     /// Puts the counter into a loop: into the guard of `map` and `filter` (that keeps their in-place append), into the condition of all others. In both
     /// places a spent budget is an error of the whole loop, which nothing inside can absorb.
     fn comprehension(&mut self, mut c: ComprehensionExpr) -> Result<ComprehensionExpr, String> {
-        let mut nodes = 0;
-        count(&c.loop_step, 0, &mut nodes);
-        let tick = || call(TICK, vec![int(i64::try_from(nodes).unwrap_or(i64::MAX))]);
+        let cost = i64::try_from(nodes(&c.loop_step)).unwrap_or(i64::MAX);
+        let tick = || call(TICK, vec![int(cost)]);
         c.iter_range = self.expr(c.iter_range)?;
         c.accu_init = self.expr(c.accu_init)?;
         c.loop_step = self.expr(c.loop_step)?;

@@ -7,6 +7,7 @@ use cel::{
     Value,
     objects::{Key, Map},
 };
+use chrono::{DateTime, FixedOffset};
 use jiff::Timestamp;
 use serde_json::Value as Json;
 
@@ -20,7 +21,10 @@ pub fn value(json: &Json, ty: &Ty) -> Value {
         Json::Null => Value::Null,
         Json::Bool(b) => Value::Bool(*b),
         Json::String(s) => Value::String(Arc::new(s.clone())),
-        Json::Number(n) => number(n, ty),
+        Json::Number(n) => match number(n, ty) {
+            Number::Int(i) => Value::Int(i),
+            Number::Double(d) => Value::Float(d),
+        },
         Json::Array(items) => {
             let of = if let Ty::List(of) = ty { of } else { &Ty::Dyn };
             Value::List(Arc::new(items.iter().map(|v| value(v, of)).collect()))
@@ -36,14 +40,27 @@ pub fn value(json: &Json, ty: &Ty) -> Value {
     }
 }
 
-fn number(n: &serde_json::Number, ty: &Ty) -> Value {
-    let float = n.as_f64().unwrap_or(f64::NAN);
+/// A number with its CEL type.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Number {
+    /// int.
+    Int(i64),
+    /// double.
+    Double(f64),
+}
+
+/// The number with the type that the schema gives it.
+#[must_use]
+pub fn number(n: &serde_json::Number, ty: &Ty) -> Number {
     match (ty, n.as_i64()) {
-        (Ty::Double, _) | (_, None) if !(matches!(ty, Ty::Int) && whole(float)) => Value::Float(float),
-        (_, Some(i)) => Value::Int(i),
-        // 5.0 is an integer to JSON Schema
-        #[expect(clippy::cast_possible_truncation, reason = "whole() has checked that it fits")]
-        (_, None) => Value::Int(float as i64),
+        (Ty::Double, _) => Number::Double(n.as_f64().unwrap_or(f64::NAN)),
+        (_, Some(i)) => Number::Int(i),
+        (_, None) => {
+            let float = n.as_f64().unwrap_or(f64::NAN);
+            // 5.0 is an integer to JSON Schema
+            #[expect(clippy::cast_possible_truncation, reason = "whole() has checked that it fits")]
+            if matches!(ty, Ty::Int) && whole(float) { Number::Int(float as i64) } else { Number::Double(float) }
+        }
     }
 }
 
@@ -71,9 +88,8 @@ pub fn strings<S: AsRef<str>>(items: impl IntoIterator<Item = S>) -> Value {
 
 /// A timestamp. None: outside of what CEL can hold.
 #[must_use]
-pub fn timestamp(at: Timestamp) -> Option<Value> {
-    let utc = chrono::DateTime::from_timestamp(at.as_second(), at.subsec_nanosecond().unsigned_abs())?;
-    Some(Value::Timestamp(utc.fixed_offset()))
+pub fn timestamp(at: Timestamp) -> Option<DateTime<FixedOffset>> {
+    Some(DateTime::from_timestamp(at.as_second(), at.subsec_nanosecond().unsigned_abs())?.fixed_offset())
 }
 
 #[cfg(test)]

@@ -1,0 +1,352 @@
+//! From a checked tree to nodes: names become slots, loops become loops, constants are computed and patterns compiled now. It evaluates nothing but
+//! constants; what it does not know is `Unsupported`, never guessed.
+
+use cel::{
+    IdedExpr,
+    common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, LiteralValue, operators as op},
+};
+use regex::Regex;
+
+use super::{Unsupported, ops, slots::Slot, val::Const};
+use crate::cel::program;
+
+/// A node of a compiled expression.
+#[derive(Debug)]
+pub enum Node {
+    Const(Const),
+    Slot(Slot),
+    SlotHas(Slot),
+    SlotOpt(Slot),
+    Args,
+    Roles,
+    Now,
+    /// A loop's variable, by the number of loops around the one that it belongs to.
+    Local(usize),
+    Field(Box<Node>, Box<str>),
+    FieldOpt(Box<Node>, Box<str>),
+    Has(Box<Node>, Box<str>),
+    Index(Box<Node>, Box<Node>),
+    IndexOpt(Box<Node>, Box<Node>),
+    And(Box<Node>, Box<Node>),
+    Or(Box<Node>, Box<Node>),
+    Not(Box<Node>),
+    Cond(Box<Node>, Box<Node>, Box<Node>),
+    /// `==` (true) or `!=` (false).
+    Equal(bool, Box<Node>, Box<Node>),
+    Compare(Order, Box<Node>, Box<Node>),
+    In(Box<Node>, Box<Node>),
+    Neg(Box<Node>),
+    Arith(Arith, Box<Node>, Box<Node>),
+    Size(Box<Node>),
+    Convert(Kind, Box<Node>),
+    Clock(Clock, Box<Node>),
+    Text(Text, Box<Node>, Box<Node>),
+    Matches(Box<Node>, Box<Regex>),
+    List(Box<[Node]>),
+    Map(Box<[(Node, Node)]>),
+    HasValue(Box<Node>),
+    Unwrap(Box<Node>),
+    OrValue(Box<Node>, Box<Node>),
+    Or2(Box<Node>, Box<Node>),
+    All(Box<Each>),
+    Exists(Box<Each>),
+    One(Box<Each>),
+    Collect(Box<Each>),
+}
+
+/// A loop.
+#[derive(Debug)]
+pub struct Each {
+    /// What it loops over.
+    pub range: Node,
+    /// Which elements `map` and `filter` take; None: all.
+    pub guard: Option<Node>,
+    /// What is computed for each element.
+    pub body: Node,
+    /// Steps charged for each element.
+    pub cost: u64,
+}
+
+/// Gives an enumeration of names that rules use.
+macro_rules! named {
+    ($(#[$doc:meta])* $name:ident { $($variant:ident = $text:literal),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $name { $($variant),+ }
+
+        #[allow(dead_code, reason = "not each of them is both read and written")]
+        impl $name {
+            /// The one of this name.
+            pub fn of(name: &str) -> Option<Self> {
+                match name { $($text => Some(Self::$variant),)+ _ => None }
+            }
+
+            /// Its name.
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$variant => $text),+ }
+            }
+        }
+    };
+}
+
+named!(
+    /// Comparisons.
+    Order { Less = "_<_", LessEqual = "_<=_", Greater = "_>_", GreaterEqual = "_>=_" }
+);
+named!(
+    /// Conversions.
+    Kind { Bool = "bool", Double = "double", Duration = "duration", Int = "int", String = "string", Timestamp = "timestamp", Usd = "usd" }
+);
+named!(
+    /// Functions from two texts to bool.
+    Text { Contains = "contains", EndsWith = "endsWith", StartsWith = "startsWith" }
+);
+named!(
+    /// Parts of a time.
+    Clock {
+        Date = "getDate",
+        DayOfMonth = "getDayOfMonth",
+        DayOfWeek = "getDayOfWeek",
+        DayOfYear = "getDayOfYear",
+        FullYear = "getFullYear",
+        Hours = "getHours",
+        Milliseconds = "getMilliseconds",
+        Minutes = "getMinutes",
+        Month = "getMonth",
+        Seconds = "getSeconds",
+    }
+);
+named!(
+    /// Arithmetic, named as in messages.
+    Arith { Add = "add", Sub = "sub", Mul = "mul", Div = "div", Rem = "rem" }
+);
+
+impl Arith {
+    fn operator(name: &str) -> Option<Self> {
+        Some(match name {
+            op::ADD => Self::Add,
+            op::SUBSTRACT => Self::Sub,
+            op::MULTIPLY => Self::Mul,
+            op::DIVIDE => Self::Div,
+            op::MODULO => Self::Rem,
+            _ => return None,
+        })
+    }
+}
+
+type Built = Result<Node, Unsupported>;
+
+/// Compiles a tree.
+///
+/// # Errors
+/// It has something that compiled rules do not know.
+pub fn build(expr: &IdedExpr) -> Built {
+    Builder { loops: Vec::new() }.node(expr)
+}
+
+struct Builder {
+    /// Variables of the loops around, innermost last.
+    loops: Vec<String>,
+}
+
+impl Builder {
+    fn boxed(&mut self, e: &IdedExpr) -> Result<Box<Node>, Unsupported> {
+        self.node(e).map(Box::new)
+    }
+
+    fn node(&mut self, e: &IdedExpr) -> Built {
+        match &e.expr {
+            Expr::Literal(literal) => literal_of(literal).map(Node::Const),
+            Expr::Ident(name) => self.ident(name),
+            Expr::Select(select) => {
+                if let Some(slot) = self.slot(&select.operand, &select.field) {
+                    return Ok(if select.test { Node::SlotHas(slot) } else { Node::Slot(slot) });
+                }
+                let (of, name) = (self.boxed(&select.operand)?, select.field.as_str().into());
+                Ok(if select.test { Node::Has(of, name) } else { Node::Field(of, name) })
+            }
+            Expr::Call(call) => match &call.target {
+                Some(target) => self.method(call, target),
+                None => self.call(call),
+            },
+            Expr::List(list) => {
+                let items = list.elements.iter().map(|item| self.node(item)).collect::<Result<Vec<_>, _>>()?;
+                if items.iter().all(|item| matches!(item, Node::Const(_))) {
+                    let consts = items.into_iter().filter_map(|item| if let Node::Const(c) = item { Some(c) } else { None });
+                    return Ok(Node::Const(Const::List(consts.collect())));
+                }
+                Ok(Node::List(items.into()))
+            }
+            Expr::Map(map) => {
+                let entries = map.entries.iter().map(|entry| match &entry.expr {
+                    // another key than a text could be known only when it runs
+                    EntryExpr::MapEntry(e) => match self.node(&e.key)? {
+                        key @ Node::Const(Const::Str(_)) => Ok((key, self.node(&e.value)?)),
+                        _ => Err(Unsupported("a map with a key that is no constant")),
+                    },
+                    EntryExpr::StructField(_) => Err(Unsupported("a message")),
+                });
+                Ok(Node::Map(entries.collect::<Result<Vec<_>, _>>()?.into()))
+            }
+            Expr::Comprehension(c) => self.comprehension(c),
+            Expr::Struct(_) | Expr::Unspecified => Err(Unsupported("a message")),
+        }
+    }
+
+    fn ident(&self, name: &str) -> Built {
+        if let Some(depth) = self.loops.iter().rposition(|l| l == name) {
+            return Ok(Node::Local(depth));
+        }
+        match name {
+            "args" => Ok(Node::Args),
+            "roles" => Ok(Node::Roles),
+            "now" => Ok(Node::Now),
+            _ => Err(Unsupported("a variable as a whole")),
+        }
+    }
+
+    /// The slot of a field that is read of a variable.
+    fn slot(&self, operand: &IdedExpr, field: &str) -> Option<Slot> {
+        let Expr::Ident(variable) = &operand.expr else { return None };
+        if self.loops.contains(variable) { None } else { Slot::of(variable, field) }
+    }
+
+    fn call(&mut self, call: &CallExpr) -> Built {
+        let name = call.func_name.as_str();
+        match (name, call.args.as_slice()) {
+            (op::LOGICAL_AND, [a, b]) => Ok(Node::And(self.boxed(a)?, self.boxed(b)?)),
+            (op::LOGICAL_OR, [a, b]) => Ok(Node::Or(self.boxed(a)?, self.boxed(b)?)),
+            (op::LOGICAL_NOT, [a]) => Ok(Node::Not(self.boxed(a)?)),
+            (op::CONDITIONAL, [cond, a, b]) => Ok(Node::Cond(self.boxed(cond)?, self.boxed(a)?, self.boxed(b)?)),
+            (op::EQUALS | op::NOT_EQUALS, [a, b]) => Ok(Node::Equal(name == op::EQUALS, self.boxed(a)?, self.boxed(b)?)),
+            (op::IN, [a, b]) => {
+                if let Expr::Literal(LiteralValue::String(field)) = &a.expr
+                    && let Some(slot) = self.slot(b, field.inner())
+                {
+                    return Ok(Node::SlotHas(slot));
+                }
+                Ok(Node::In(self.boxed(a)?, self.boxed(b)?))
+            }
+            (op::NEGATE, [a]) => Ok(Node::Neg(self.boxed(a)?)),
+            (op::INDEX | op::OPT_INDEX | op::OPT_SELECT, [a, b]) => {
+                if let Expr::Literal(LiteralValue::String(field)) = &b.expr {
+                    if let Some(slot) = self.slot(a, field.inner()) {
+                        return Ok(if name == op::INDEX { Node::Slot(slot) } else { Node::SlotOpt(slot) });
+                    }
+                    if name == op::OPT_SELECT {
+                        return Ok(Node::FieldOpt(self.boxed(a)?, field.inner().into()));
+                    }
+                }
+                let (a, b) = (self.boxed(a)?, self.boxed(b)?);
+                match name {
+                    op::INDEX => Ok(Node::Index(a, b)),
+                    op::OPT_INDEX => Ok(Node::IndexOpt(a, b)),
+                    _ => Err(Unsupported("a field whose name is no constant")),
+                }
+            }
+            ("size", [a]) => Ok(Node::Size(self.boxed(a)?)),
+            (_, [a, b]) => {
+                if let Some(order) = Order::of(name) {
+                    return Ok(Node::Compare(order, self.boxed(a)?, self.boxed(b)?));
+                }
+                match Arith::operator(name) {
+                    Some(arith) => Ok(Node::Arith(arith, self.boxed(a)?, self.boxed(b)?)),
+                    None => Err(Unsupported("a function")),
+                }
+            }
+            (_, [a]) => {
+                let Some(kind) = Kind::of(name) else { return Err(Unsupported("a function")) };
+                let of = self.node(a)?;
+                // constants are converted once
+                if let Node::Const(c) = &of
+                    && let Some(done) = ops::convert(kind, c.val()).ok().as_ref().and_then(Const::of)
+                {
+                    return Ok(Node::Const(done));
+                }
+                Ok(Node::Convert(kind, Box::new(of)))
+            }
+            _ => Err(Unsupported("a function")),
+        }
+    }
+
+    fn method(&mut self, call: &CallExpr, target: &IdedExpr) -> Built {
+        let name = call.func_name.as_str();
+        match (name, call.args.as_slice()) {
+            ("size", []) => Ok(Node::Size(self.boxed(target)?)),
+            ("hasValue", []) => Ok(Node::HasValue(self.boxed(target)?)),
+            ("value", []) => Ok(Node::Unwrap(self.boxed(target)?)),
+            ("orValue", [other]) => Ok(Node::OrValue(self.boxed(target)?, self.boxed(other)?)),
+            ("or", [other]) => Ok(Node::Or2(self.boxed(target)?, self.boxed(other)?)),
+            ("matches", [IdedExpr { expr: Expr::Literal(LiteralValue::String(text)), .. }]) => {
+                let pattern = program::pattern(text.inner()).map_err(|_| Unsupported("a pattern"))?;
+                Ok(Node::Matches(self.boxed(target)?, Box::new(pattern)))
+            }
+            (_, []) => match Clock::of(name) {
+                Some(get) => Ok(Node::Clock(get, self.boxed(target)?)),
+                None => Err(Unsupported("a function")),
+            },
+            (_, [with]) => match Text::of(name) {
+                Some(text) => Ok(Node::Text(text, self.boxed(target)?, self.boxed(with)?)),
+                None => Err(Unsupported("a function")),
+            },
+            _ => Err(Unsupported("a function")),
+        }
+    }
+
+    /// A loop in the form that the macros give it.
+    fn comprehension(&mut self, c: &ComprehensionExpr) -> Built {
+        if c.iter_var2.is_some() {
+            return Err(Unsupported("a loop with two variables"));
+        }
+        let accu = |e: &IdedExpr| matches!(&e.expr, Expr::Ident(name) if *name == c.accu_var);
+        let Expr::Call(step) = &c.loop_step.expr else { return Err(Unsupported("a loop")) };
+        let range = self.node(&c.iter_range)?;
+        let cost = program::nodes(&c.loop_step);
+        self.loops.push(c.iter_var.clone());
+        let each = |guard: Option<&IdedExpr>, body: &IdedExpr| -> Result<Box<Each>, Unsupported> {
+            let guard = guard.map(|g| self.node(g)).transpose()?;
+            Ok(Box::new(Each { range, guard, body: self.node(body)?, cost }))
+        };
+        let built = match (step.func_name.as_str(), step.args.as_slice()) {
+            (op::LOGICAL_AND, [first, body]) if accu(first) => each(None, body).map(Node::All),
+            (op::LOGICAL_OR, [first, body]) if accu(first) => each(None, body).map(Node::Exists),
+            (op::ADD, [first, appended]) if accu(first) => match one_element(appended) {
+                Some(body) => each(None, body).map(Node::Collect),
+                None => Err(Unsupported("a loop")),
+            },
+            (op::CONDITIONAL, [guard, then, last]) if accu(last) => match (&c.accu_init.expr, &then.expr) {
+                (Expr::Literal(LiteralValue::Int(_)), _) => each(None, guard).map(Node::One),
+                (Expr::List(_), Expr::Call(add)) => match add.args.as_slice() {
+                    [first, appended] if accu(first) => match one_element(appended) {
+                        Some(body) => each(Some(guard), body).map(Node::Collect),
+                        None => Err(Unsupported("a loop")),
+                    },
+                    _ => Err(Unsupported("a loop")),
+                },
+                _ => Err(Unsupported("a loop")),
+            },
+            _ => Err(Unsupported("a loop")),
+        };
+        self.loops.pop();
+        built
+    }
+}
+
+/// The one expression of a list.
+fn one_element(e: &IdedExpr) -> Option<&IdedExpr> {
+    match &e.expr {
+        Expr::List(list) if list.elements.len() == 1 => list.elements.first(),
+        _ => None,
+    }
+}
+
+fn literal_of(literal: &LiteralValue) -> Result<Const, Unsupported> {
+    Ok(match literal {
+        LiteralValue::Boolean(b) => Const::Bool(*b.inner()),
+        LiteralValue::Double(d) => Const::Double(*d.inner()),
+        LiteralValue::Int(i) => Const::Int(*i.inner()),
+        LiteralValue::Null => Const::Null,
+        LiteralValue::String(s) => Const::Str(s.inner().into()),
+        LiteralValue::UInt(_) | LiteralValue::Bytes(_) => return Err(Unsupported("a literal of another type")),
+    })
+}

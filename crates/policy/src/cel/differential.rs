@@ -1,0 +1,276 @@
+//! Compiled rules compute what the evaluator `cel` computes: random typed expressions over random arguments, compared by value, or by having none.
+//! `POLITY_DIFFERENTIAL_CASES` sets how many are tried (the long form); a run of the tests tries a thousand.
+
+use cel::{Context, Value};
+use proptest::{
+    prelude::*,
+    strategy::Union,
+    test_runner::{Config, TestRunner},
+};
+use serde_json::{Value as Json, json};
+
+use super::{
+    check::check,
+    code::{Machine, val::Val},
+    eval_tests::{TYPED, session},
+    meter::{Limits, MAX_STEPS},
+    program,
+    program::Program,
+};
+
+/// Expressions by type, each `e` an operand of that type.
+fn text(ty: &'static str, depth: u32) -> BoxedStrategy<String> {
+    let leaf = leaf(ty);
+    if depth == 0 {
+        return leaf;
+    }
+    let e = move |ty| text(ty, depth - 1);
+    let two = |a: BoxedStrategy<String>, op: &'static [&'static str], b: BoxedStrategy<String>| {
+        (a, prop::sample::select(op), b).prop_map(|(a, op, b)| format!("({a} {op} {b})")).boxed()
+    };
+    let call = |a: BoxedStrategy<String>, form: &'static [&'static str]| {
+        (a, prop::sample::select(form)).prop_map(|(a, form)| form.replace('#', &a)).boxed()
+    };
+    let looped = |over: &'static str, var: &'static str, ty: &'static str| {
+        let body = text(ty, depth - 1).prop_map(move |b| (over, var, b));
+        (body, prop::sample::select(&["all", "exists", "exists_one"][..]))
+            .prop_map(|((over, var, body), f)| format!("{over}.{f}({var}, {body})"))
+            .boxed()
+    };
+    const CMP: &[&str] = &["==", "!=", "<", "<=", ">", ">="];
+    let cond = (e("bool"), e(ty), e(ty)).prop_map(|(c, a, b)| format!("({c} ? {a} : {b})")).boxed();
+    let own: Vec<BoxedStrategy<String>> = match ty {
+        "bool" => vec![
+            two(e("bool"), &["&&", "||"], e("bool")),
+            two(e("bool"), &["&&", "||"], e("bool")),
+            call(e("bool"), &["!(#)"]),
+            two(e("int"), CMP, e("int")),
+            two(e("int"), CMP, e("double")),
+            two(e("double"), CMP, e("double")),
+            two(e("string"), CMP, e("string")),
+            two(e("any"), &["==", "!=", "<", ">="], e("any")),
+            two(e("any"), &["==", "<="], e("int")),
+            two(e("time"), CMP, e("time")),
+            two(e("span"), CMP, e("span")),
+            two(e("ints"), &["==", "!="], e("ints")),
+            two(e("int"), &["in"], e("ints")),
+            two(e("string"), &["in"], e("strings")),
+            two(e("string"), &["in"], Just("args.map".to_owned()).boxed()),
+            two(e("any"), &["in"], e("any")),
+            call(e("string"), &["#.startsWith('a')", "#.endsWith('b')", "#.contains(args.s)", "#.matches('^a+b?$')", "bool(#)"]),
+            call(e("any"), &["#.startsWith('a')", "#.matches('x')", "#.hasValue()"]),
+            looped("args.list", "x", "bool"),
+            looped("args.objects", "o", "bool"),
+            looped("args.map", "k", "bool"),
+            looped("args.free", "f", "bool"),
+        ],
+        "int" => vec![
+            two(e("int"), &["+", "-", "*", "/", "%"], e("int")),
+            call(e("int"), &["-(#)"]),
+            call(e("double"), &["int(#)"]),
+            call(e("string"), &["int(#)", "size(#)", "#.size()"]),
+            call(e("ints"), &["size(#)", "#[0]", "#[1]"]),
+            call(
+                e("time"),
+                &[
+                    "int(#)",
+                    "#.getFullYear()",
+                    "#.getDayOfYear()",
+                    "#.getDayOfWeek()",
+                    "#.getMonth()",
+                    "#.getHours()",
+                    "#.getMilliseconds()",
+                ],
+            ),
+            call(e("span"), &["#.getHours()", "#.getMinutes()", "#.getSeconds()", "#.getMilliseconds()"]),
+            call(e("any"), &["size(#)", "int(#)"]),
+            call(e("int"), &["args.list[#]", "args.?n.orValue(#)", "args.?map.q.orValue(#)"]),
+            cond,
+        ],
+        "double" => vec![
+            two(e("double"), &["+", "-", "*", "/"], e("double")),
+            call(e("double"), &["-(#)"]),
+            call(e("int"), &["double(#)"]),
+            call(e("string"), &["double(#)"]),
+            cond,
+        ],
+        "string" => vec![
+            two(e("string"), &["+"], e("string")),
+            call(e("int"), &["string(#)"]),
+            call(e("double"), &["string(#)"]),
+            call(e("bool"), &["string(#)"]),
+            call(e("time"), &["string(#)"]),
+            call(e("span"), &["string(#)"]),
+            call(e("string"), &["args.?s.orValue(#)", "string(#)"]),
+            cond,
+        ],
+        "ints" => vec![
+            two(e("ints"), &["+"], e("ints")),
+            call(e("int"), &["[#]", "[#, 1]", "args.list.filter(x, x > #)", "args.list.map(x, x + #)", "args.list.map(x, x > 1, #)"]),
+            cond,
+        ],
+        "time" => vec![two(e("time"), &["+", "-"], e("span")), call(e("string"), &["timestamp(#)"]), call(e("any"), &["timestamp(#)"])],
+        "span" => vec![two(e("span"), &["+", "-"], e("span")), two(e("time"), &["-"], e("time")), call(e("string"), &["duration(#)"])],
+        "any" => vec![
+            two(e("any"), &["+", "-", "*", "/", "%"], e("any")),
+            two(e("any"), &["+", "-"], e("int")),
+            call(e("any"), &["#.x", "#['y']", "#[0]", "#.?x", "#[?'y']", "-(#)", "#.orValue(1)", "#.value()", "has(#.x) ? #.x : #"]),
+            call(e("int"), &["args.free[#]"]),
+            cond,
+        ],
+        _ => vec![],
+    };
+    if own.is_empty() { leaf } else { Union::new_weighted(vec![(1, leaf), (3, Union::new(own).boxed())]).boxed() }
+}
+
+fn leaf(ty: &'static str) -> BoxedStrategy<String> {
+    let of: &'static [&'static str] = match ty {
+        "bool" => &["true", "false", "args.b", "has(args.s)", "has(args.n)", "has(args.free.x)", "args.n == null", "'a' in roles"],
+        "int" => &[
+            "0",
+            "1",
+            "-1",
+            "7",
+            "9223372036854775807",
+            "-9223372036854775808",
+            "args.i",
+            "args.j",
+            "args.n",
+            "args.map.a",
+            "usd('12.50')",
+        ],
+        "double" => &["0.0", "1.5", "-2.0", "1e308", "args.d"],
+        "string" => {
+            &["''", "'a'", "'aab'", "'é€'", "args.s", "args.texts[0]", "'1h30m'", "'2024-02-29T12:30:15.25Z'", "'12'", "'1.5'", "'true'"]
+        }
+        "strings" => &["args.texts", "['a', 'b']", "roles", "[args.s]", "[]"],
+        "ints" => &["args.list", "[1, 2, 3]", "[]"],
+        "time" => {
+            &["now", "timestamp('2024-02-29T12:30:15.25Z')", "timestamp('0001-01-01T00:00:00Z')", "timestamp('9999-12-31T23:59:59Z')"]
+        }
+        "span" => &["duration('1h')", "duration('-90m')", "duration('9223372036s')", "(now - now)"],
+        _ => &["args.free", "args.free.x", "args.free.y", "args.free[0]"],
+    };
+    prop::sample::select(of).prop_map(str::to_owned).boxed()
+}
+
+fn arguments() -> BoxedStrategy<Json> {
+    let int = prop_oneof![Just(0_i64), Just(1), Just(-1), Just(i64::MAX), Just(i64::MIN), -9_i64..9];
+    let string = prop::sample::select(vec!["", "a", "aab", "b", "é€x", "12", "true", "30s", "2024-01-01T00:00:00+02:00"]);
+    let scalar = prop_oneof![
+        Just(json!(null)),
+        any::<bool>().prop_map(|b| json!(b)),
+        int.clone().prop_map(|i| json!(i)),
+        Just(json!(2.5)),
+        Just(json!(5.0)),
+        Just(json!(u64::MAX)),
+        string.clone().prop_map(|s| json!(s)),
+    ];
+    let free = scalar.prop_recursive(3, 12, 3, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..3).prop_map(Json::Array),
+            prop::collection::btree_map(prop::sample::select(vec!["x", "y", "z"]), inner, 0..3).prop_map(|m| m
+                .into_iter()
+                .map(|(k, v)| (k.to_owned(), v))
+                .collect::<serde_json::Map<_, _>>()
+                .into()),
+        ]
+    });
+    let double = prop_oneof![Just(json!(0.0)), Just(json!(5)), Just(json!(-2.5)), Just(json!(1e300)), Just(json!(9e15))];
+    let object = (int.clone(), prop::option::of(string.clone())).prop_map(|(k, s)| match s {
+        Some(s) => json!({"k": k, "s": s}),
+        None => json!({"k": k}),
+    });
+    let fields: Vec<(&'static str, BoxedStrategy<Json>)> = vec![
+        ("i", prop_oneof![int.clone().prop_map(|i| json!(i)), Just(json!(5.0))].boxed()),
+        ("j", int.clone().prop_map(|i| json!(i)).boxed()),
+        ("d", double.boxed()),
+        ("s", string.clone().prop_map(|s| json!(s)).boxed()),
+        ("b", any::<bool>().prop_map(|b| json!(b)).boxed()),
+        ("n", prop_oneof![Just(json!(null)), int.clone().prop_map(|i| json!(i))].boxed()),
+        ("list", prop::collection::vec(int.clone(), 0..4).prop_map(|l| json!(l)).boxed()),
+        ("texts", prop::collection::vec(string, 0..3).prop_map(|l| json!(l)).boxed()),
+        ("objects", prop::collection::vec(object, 0..3).prop_map(Json::Array).boxed()),
+        ("map", prop::collection::btree_map(prop::sample::select(vec!["a", "aab", "q"]), int, 0..3).prop_map(|m| json!(m)).boxed()),
+        ("free", free.boxed()),
+    ];
+    // each field is there four times out of five
+    let fields = fields.into_iter().map(|(name, of)| prop::option::weighted(0.8, of).prop_map(move |v| (name, v))).collect::<Vec<_>>();
+    fields
+        .prop_map(|fields| fields.into_iter().filter_map(|(name, v)| Some((name.to_owned(), v?))).collect::<serde_json::Map<_, _>>().into())
+        .boxed()
+}
+
+/// Whether a compiled value is the evaluator's, type and all.
+fn same(a: &Val<'_>, b: &Value) -> bool {
+    match (a.to_cel(), b) {
+        (Value::Float(a), Value::Float(b)) => a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan()),
+        (Value::List(_), Value::List(b)) => {
+            a.list_len() == Some(b.len()) && b.iter().enumerate().all(|(i, y)| a.at(i).is_some_and(|x| same(&x, y)))
+        }
+        (Value::Map(_), Value::Map(b)) => {
+            a.map_len() == Some(b.map.len())
+                && b.map.iter().all(|(k, y)| match k {
+                    cel::objects::Key::String(k) => a.get(k).flatten().is_some_and(|x| same(&x, y)),
+                    _ => false,
+                })
+        }
+        (Value::Opaque(_), Value::Opaque(b)) => match (a, b.downcast_ref::<cel::objects::OptionalValue>().map(|o| o.value())) {
+            (Val::Opt(None), Some(None)) => true,
+            (Val::Opt(Some(x)), Some(Some(y))) => same(x, y),
+            _ => false,
+        },
+        (a, b) => std::mem::discriminant(&a) == std::mem::discriminant(b) && a == *b,
+    }
+}
+
+/// Where the evaluator `cel` departs from the specification and compiled rules do not: a list plus a map is an error.
+fn departs(program: &Program, args: &Json) -> bool {
+    let text = format!("{:?}", program.expr);
+    text.contains("_+_") && args.get("free").is_some_and(|free| free.to_string().contains('{'))
+}
+
+/// Compares both for one expression; false: the checker refuses it.
+fn compare(text: &str, args: &Json) -> Result<bool, String> {
+    let Ok(parsed) = program::parse(text) else { return Ok(false) };
+    if check(&parsed, &TYPED).iter().any(|f| !f.message.contains("a rule states what must hold")) {
+        return Ok(false);
+    }
+    let program = program::finish(parsed)?;
+    let code = program.code.as_ref().map_err(|why| format!("{text} is not compiled: {why:?}"))?;
+    let limits = Limits { steps: MAX_STEPS, time: std::time::Duration::from_secs(20) };
+    let session = session(args, limits);
+    let compiled = Machine::new(&session.slots, session.meter()).run(code);
+    let context: Context<'_, '_> = session.context().map_err(|e| format!("{text}: {e}"))?;
+    session.meter().use_patterns(&program.patterns);
+    let oracle = Value::resolve(&program.expr, &context);
+    let equal = match (&compiled, &oracle) {
+        (Ok(a), Ok(b)) => same(a, b),
+        (Err(_), Err(_)) => true,
+        _ => false,
+    };
+    if equal || (compiled.is_err() && departs(&program, args)) {
+        return Ok(true);
+    }
+    Err(format!("{text}\nover {args}\ncompiled {compiled:?}\ncel      {oracle:?}"))
+}
+
+#[test]
+fn compiled_rules_are_what_cel_computes() {
+    let cases = std::env::var("POLITY_DIFFERENTIAL_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(1000);
+    let expressions = prop::sample::select(vec!["bool", "bool", "bool", "int", "double", "string", "ints", "any", "time", "span"])
+        .prop_flat_map(|ty| text(ty, 3));
+    let seen = std::cell::Cell::new(0_u32);
+    let mut runner = TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() });
+    let result = runner.run(&(expressions, arguments()), |(text, args)| match compare(&text, &args) {
+        Ok(known) => {
+            seen.set(seen.get() + u32::from(known));
+            Ok(())
+        }
+        Err(difference) => Err(TestCaseError::fail(difference)),
+    });
+    result.unwrap_or_else(|e| panic!("{e}"));
+    let accepted = seen.get();
+    // a generator that the checker refuses proves nothing
+    assert!(accepted * 2 > cases, "only {accepted} of {cases} expressions passed the checker");
+}
