@@ -36,6 +36,9 @@ pub struct Answer {
     /// For people.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub message: String,
+    /// The input as rules have rewritten it; absent when they left it alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub input: Option<Value>,
     /// What came out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub result: Option<CallResult>,
@@ -54,6 +57,7 @@ impl Answer {
             approval: None,
             reason: String::new(),
             message: String::new(),
+            input: None,
             result: None,
             decision: None,
         }
@@ -63,6 +67,13 @@ impl Answer {
     #[must_use]
     pub fn decided(mut self, decision: Option<Shown>) -> Self {
         self.decision = decision.or(self.decision);
+        self
+    }
+
+    /// With the input that was decided, where rules have rewritten it.
+    #[must_use]
+    pub fn rewritten(mut self, decision: &Decision) -> Self {
+        self.input = decision.rewritten.clone().or(self.input);
         self
     }
 
@@ -95,6 +106,7 @@ impl Answer {
             approval: status.approval.clone(),
             reason: told.map(|c| c.reason.clone()).unwrap_or_default(),
             message: told.map(|c| c.message.clone()).unwrap_or_default(),
+            input: call.spec.input.clone().filter(|_| !call.spec.rewrites.is_empty()).map(Value::Object),
             result: status.result.clone(),
             decision: status.decision.clone(),
             ..Self::new(id, phase)
@@ -155,6 +167,7 @@ pub fn shown(decision: &Decision, begun: Option<&Begun>, by: &str, now: Timestam
         hint: cut(&decision.hint),
         rules: decision.rules.iter().take(64).cloned().collect(),
         advisory: decision.advisory.iter().take(64).map(|a| a.rule.clone()).collect(),
+        rewrites: decision.rewrites.clone(),
         snapshot: decision.snapshot.clone(),
         input: begun.map(|b| digest(&b.input)),
         record: begun.map(|b| b.seq),

@@ -107,7 +107,7 @@ impl Gateway {
                 let shown = self.shown(&started);
                 let attempt = self.wait_for_end(&started.decided.subject.org.uid, &ask.id, wait).await?;
                 let answer = attempt.map_or_else(|| Answer::new(&ask.id, Phase::Running), |a| Answer::of_attempt(&a));
-                Ok(answer.decided(Some(shown)))
+                Ok(answer.rewritten(&started.decided.decision).decided(Some(shown)))
             }
         }
     }
@@ -117,13 +117,13 @@ impl Gateway {
     }
 
     async fn run_here(&self, ask: &Ask, started: &Started, shown: Shown) -> Result<Answer, Problem> {
-        let (ran, settled) = self.run_and_settle(started, &ask.input, &ask.trace, std::future::pending()).await;
+        let (ran, settled) = self.run_and_settle(started, &ask.trace, std::future::pending()).await;
         let settled = settled?;
         if settled.outcome != Some(ran.outcome) {
             // Core had given the run up; its word stands.
             let attempt = self.core.attempt(&started.decided.subject.org.uid, &ask.id, Duration::ZERO).await?;
             let answer = attempt.map_or_else(|| Answer::new(&ask.id, Phase::Unknown), |a| Answer::of_attempt(&a));
-            return Ok(answer.decided(Some(shown)));
+            return Ok(answer.rewritten(&started.decided.decision).decided(Some(shown)));
         }
         let phase = match (ran.outcome, ran.reason) {
             (polity_ledger::Outcome::Unknown, _) => Phase::Unknown,
@@ -138,7 +138,7 @@ impl Gateway {
             stderr_tail: None,
         };
         let ended = Answer { reason: ran.reason.to_owned(), message: ran.message, result: Some(result), ..Answer::new(&ask.id, phase) };
-        Ok(ended.decided(Some(shown)))
+        Ok(ended.rewritten(&started.decided.decision).decided(Some(shown)))
     }
 
     /// A call that people must allow becomes an object.

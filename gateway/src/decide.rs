@@ -29,13 +29,15 @@ pub struct Ask {
     pub id: String,
     /// W3C traceparent.
     pub trace: String,
+    /// The call is a stored ToolCall: its input was rewritten before, and is not any more.
+    pub stored: bool,
 }
 
 impl Ask {
     /// A call with its input as a value.
     pub fn new(org: &str, caller: Caller, spec: ToolCallSpec, id: String, trace: String) -> Self {
         let input = Value::Object(spec.input.clone().unwrap_or_default());
-        Self { org: org.to_owned(), caller, spec, input, id, trace }
+        Self { org: org.to_owned(), caller, spec, input, id, trace, stored: false }
     }
 }
 
@@ -122,9 +124,12 @@ impl Gateway {
             approved,
             now: self.clock.now(),
         };
-        let decision = snapshot.decide(&request);
+        let decision = if ask.stored { snapshot.decide_stored(&request) } else { snapshot.decide(&request) };
         let org = OrgId { name: ask.org.clone(), uid: snapshot.org_uid().to_owned() };
-        let subject = subject::subject(org, snapshot.namespace(), &request, &decision, &ask.trace, snapshot.keep_input());
+        let mut subject = subject::subject(org, snapshot.namespace(), &request, &decision, &ask.trace, snapshot.keep_input());
+        if ask.stored {
+            subject.verdict.rewrites = ask.spec.rewrites.iter().map(|r| r.rule.clone()).collect();
+        }
         Decided { snapshot: snapshot.clone(), decision, subject }
     }
 

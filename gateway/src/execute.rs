@@ -123,7 +123,11 @@ impl Gateway {
                 consume: Vec::new(),
                 executor: self.replica.process().to_owned(),
                 deadline,
-                idempotency: basis.idempotency.clone(),
+                // of the input as it runs, as a stored call has it
+                idempotency: basis
+                    .idempotency
+                    .clone()
+                    .map(|key| Idempotency { body: subject::body_digest(&ask.spec, &decided.subject.input), ..key }),
                 resume: Value::Null,
             };
             match self.begin(begin, &tool).await {
@@ -193,14 +197,8 @@ impl Gateway {
     }
 
     /// Runs a begun `http` call and settles it. The settlement stands as answered: core may have ended the call before.
-    pub async fn run_and_settle(
-        &self,
-        started: &Started,
-        input: &Value,
-        trace: &str,
-        stop: impl Future<Output = ()>,
-    ) -> (Ran, Result<Settled, Refused>) {
-        let call = Call { tool: &started.tool, input, trace };
+    pub async fn run_and_settle(&self, started: &Started, trace: &str, stop: impl Future<Output = ()>) -> (Ran, Result<Settled, Refused>) {
+        let call = Call { tool: &started.tool, input: &started.decided.subject.input, trace };
         let ran = tokio::select! {
             ran = self.http.run(call) => ran,
             () = stop => stopped(&started.tool),

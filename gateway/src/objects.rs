@@ -34,6 +34,8 @@ impl Gateway {
         let spec = ToolCallSpec {
             caller: Some(Caller { via: Some(self.username.clone()), ..ask.caller.clone() }),
             trace: Some(Trace { traceparent: ask.trace.clone() }),
+            input: decided.decision.rewritten.as_ref().and_then(|v| v.as_object().cloned()).or_else(|| ask.spec.input.clone()),
+            rewrites: decided.decision.rewrites.clone(),
             ..ask.spec.clone()
         };
         let name = ask.spec.idempotency_key.as_ref().map(|key| stored_name(decided.snapshot.org_uid(), &ask.caller.username, key));

@@ -111,6 +111,7 @@ fn schemas() -> Value {
                 "approval": {"type": "string", "description": "Name of the Approval that the call waits for or rests on."},
                 "reason": {"type": "string", "description": "Stable reason code of anything but a success."},
                 "message": {"type": "string"},
+                "input": {"type": "object", "description": "The input as rules have rewritten it; absent when they left it alone."},
                 "result": {
                     "type": "object",
                     "properties": {
@@ -130,6 +131,10 @@ fn schemas() -> Value {
                         "hint": {"type": "string"},
                         "rules": {"type": "array", "items": {"type": "string"}},
                         "advisory": {"type": "array", "items": {"type": "string"}},
+                        "rewrites": {"type": "array", "description": "What rules changed in the input.", "items": {"type": "object", "properties": {
+                            "rule": {"type": "string"},
+                            "paths": {"type": "array", "items": {"type": "string"}, "description": "JSON Pointers."}
+                        }}},
                         "snapshot": {"type": "string"},
                         "input": digest(),
                         "record": {"type": "integer"},
@@ -246,6 +251,7 @@ mod tests {
             hint: "h".into(),
             rules: vec!["r".into()],
             advisory: vec!["a".into()],
+            rewrites: vec![polity_api::toolcall::Rewritten::default()],
             snapshot: "s".into(),
             input: Some(digest),
             record: Some(1),
@@ -254,6 +260,7 @@ mod tests {
         };
         let mut answer = Answer::new("i", Phase::Failed).decided(Some(decision));
         (answer.call, answer.approval, answer.result) = (Some("c".into()), Some("a".into()), Some(result));
+        answer.input = Some(json!({}));
         (answer.reason, answer.message) = ("r".into(), "m".into());
         let answer = serde_json::to_value(answer).unwrap();
         let call = properties("Call");

@@ -82,7 +82,7 @@ async fn respond(state: &State, webhook: &'static str, query: &Parameters, heade
 async fn judge(state: &State, webhook: &'static str, request: &Request<'_>, limit: Duration) -> Answer {
     let start = Instant::now();
     let work = AssertUnwindSafe(async {
-        if webhook == "mutate" { mutate::review(state, request) } else { validate::review(state, request).await }
+        if webhook == "mutate" { mutate::review(state, request).await } else { validate::review(state, request).await }
     });
     let outcome = match tokio::time::timeout(limit, work.catch_unwind()).await {
         Ok(Ok(outcome)) => outcome,

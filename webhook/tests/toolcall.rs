@@ -129,6 +129,39 @@ async fn a_tool_made_a_moment_ago_is_looked_for_once() {
 }
 
 #[tokio::test]
+async fn rewrites_the_input_and_says_by_which_rule() {
+    let mut fixture = Fixture::default();
+    let cap = json!([{"name": "max", "expression": "args.amount <= 20", "effect": "Rewrite", "rewrite": [{"path": "amount", "max": 20}]}]);
+    policy(fixture.world.get_mut().unwrap(), "cap", "Enforce", cap);
+    let fixture = Arc::new(fixture);
+    let stamped = Ask::create(ALICE, pay(501)).mutate(&fixture).await.unwrap();
+    let rewrites = json!([{"rule": "finance/cap/max", "paths": ["/amount"]}]);
+    assert_eq!((&stamped.object()["spec"]["input"], &stamped.object()["spec"]["rewrites"]), (&json!({"amount": 20}), &rewrites));
+    let warnings = accepted(&stamped.validate(&fixture).await);
+    assert_eq!(warnings, ["rule finance/cap/max rewrote /amount of the input"]);
+
+    // an input that the rules leave alone has no such stamp, and nobody writes one himself
+    let small = Ask::create(ALICE, pay(5)).mutate(&fixture).await.unwrap();
+    assert_eq!((&small.object()["spec"]["input"], &small.object()["spec"]["rewrites"]), (&json!({"amount": 5}), &Value::Null));
+    let mut forged = pay(5);
+    forged["spec"]["rewrites"] = rewrites.clone();
+    assert!(refused(&Ask::create(ALICE, forged.clone()).admit(&fixture).await, 403, reasons::CALLER_NOT_STAMPED).contains("spec.rewrites"));
+    // the edge has rewritten what it stores for an agent
+    forged["spec"]["caller"] = json!({"username": ALICE});
+    let stored = Ask::create(EDGE, forged).mutate(&fixture).await.unwrap();
+    assert_eq!(stored.object()["spec"]["rewrites"], rewrites);
+    accepted(&stored.validate(&fixture).await);
+
+    // what comes past the rewrite is not rewritten any more
+    let mut body = stamped.body.clone();
+    body["request"]["object"]["spec"]["input"] = json!({"amount": 21});
+    refused(&(Ask { body }).validate(&fixture).await, 403, reasons::REWRITE_CHANGED);
+    let mut later = stamped.object().clone();
+    later["spec"]["rewrites"] = json!([]);
+    refused(&Ask::update(ALICE, stamped.object().clone(), later).admit(&fixture).await, 403, reasons::CALLER_NOT_STAMPED);
+}
+
+#[tokio::test]
 async fn a_dry_run_leaves_no_note() {
     let fixture = Arc::new(Fixture::default());
     refused(&Ask::create(ALICE, pay(501)).dry_run().admit(&fixture).await, 403, reasons::POLICY_DENIED);

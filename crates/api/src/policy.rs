@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{role::RoleRef, schema};
 
-/// CEL rules over an action: deny it, or ask people first. Binds its Org and every Org below.
+/// CEL rules over an action: deny it, ask people first, or rewrite its input. Binds its Org and every Org below.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[kube(
     group = "polity.dev",
@@ -20,7 +20,7 @@ use crate::{role::RoleRef, schema};
     category = "polity",
     derive = "PartialEq",
     derive = "Default",
-    doc = "CEL rules over an action: deny it, or ask people first. Binds the Org in whose namespace it lives and every Org below: rules that admins of an Org must not touch live in its parent. Write policies.polity.dev in kubectl.",
+    doc = "CEL rules over an action: deny it, ask people first, or rewrite its input. Binds the Org in whose namespace it lives and every Org below: rules that admins of an Org must not touch live in its parent. Write policies.polity.dev in kubectl.",
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
     printcolumn(name = "Mode", type_ = "string", json_path = ".spec.mode"),
     printcolumn(name = "Rules", type_ = "integer", json_path = ".status.rules"),
@@ -105,7 +105,10 @@ pub struct Match {
 /// One rule.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = ("has(self.approval) == (self.effect == 'RequireApproval')", "approval belongs to effect RequireApproval, which needs it"))]
+#[x_kube(
+    validation = ("has(self.approval) == (self.effect == 'RequireApproval')", "approval belongs to effect RequireApproval, which needs it"),
+    validation = ("has(self.rewrite) == (self.effect == 'Rewrite')", "rewrite belongs to effect Rewrite, which needs it")
+)]
 pub struct PolicyRule {
     /// Name, unique in the Policy; denials and records name it.
     #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
@@ -127,6 +130,10 @@ pub struct PolicyRule {
     /// Who must approve, with effect RequireApproval.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approval: Option<ApprovalRule>,
+    /// What is changed in the input, in this order, with effect Rewrite. Rules of Orgs above go first; every other check sees the outcome.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(min = 1, max = 16))]
+    pub rewrite: Vec<Patch>,
 }
 
 /// Effect of a rule whose expression is false.
@@ -136,6 +143,45 @@ pub enum Effect {
     Deny,
     /// Wait for people.
     RequireApproval,
+    /// Change the input.
+    Rewrite,
+}
+
+/// One change of the input: exactly one of `set`, `min` and/or `max`, `remove`, `mask`. Each does nothing when it is done again.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Patch {
+    /// Where in the input: `amount`, `customer.iban`, or as JSON Pointer `/customer/iban`. `*` is every item of a list or member of a map.
+    #[schemars(length(min = 1, max = 256))]
+    pub path: String,
+    /// Sets this constant; objects on the way there are made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::free_value")]
+    pub set: Option<serde_json::Value>,
+    /// A number below it becomes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::free_value")]
+    pub min: Option<serde_json::Value>,
+    /// A number above it becomes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::free_value")]
+    pub max: Option<serde_json::Value>,
+    /// Removes it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub remove: bool,
+    /// Replaces each character of a string by `*`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mask: Option<Mask>,
+}
+
+/// How a string is masked.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Mask {
+    /// How many characters at its end stay readable; default 0. A string that is not longer is masked whole.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 16))]
+    pub keep_last: i32,
 }
 
 /// Who must approve. The requester never counts.

@@ -22,6 +22,10 @@ reasons! {
     POLICY_INVALID = "PolicyInvalid";
     /// A Policy names arguments that the Tool does not have.
     POLICY_NOT_TYPED = "PolicyNotTyped";
+    /// Two rules rewrite the input against each other: what one makes of it the other does not leave so.
+    REWRITE_CONFLICT = "RewriteConflict";
+    /// Rules in force now would change the input of this call, which is not changed any more; make a new call.
+    REWRITE_CHANGED = "RewriteChanged";
     /// The budget of one decision (time or steps) was spent.
     DECISION_BUDGET_EXCEEDED = "DecisionBudgetExceeded";
     /// A rule panicked and is quarantined until its Policy changes.

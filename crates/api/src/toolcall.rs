@@ -41,6 +41,7 @@ use crate::{
     validation = ("has(self.idempotencyKey) == has(oldSelf.idempotencyKey) && (!has(self.idempotencyKey) || self.idempotencyKey == oldSelf.idempotencyKey)", "idempotencyKey is immutable"),
     validation = ("has(self.caller) == has(oldSelf.caller) && (!has(self.caller) || self.caller == oldSelf.caller)", "caller is immutable"),
     validation = ("has(self.trace) == has(oldSelf.trace) && (!has(self.trace) || self.trace == oldSelf.trace)", "trace is immutable"),
+    validation = ("has(self.rewrites) == has(oldSelf.rewrites) && (!has(self.rewrites) || self.rewrites == oldSelf.rewrites)", "rewrites is immutable"),
     validation = ("!(has(oldSelf.cancel) && oldSelf.cancel) || (has(self.cancel) && self.cancel)", "cancel cannot be taken back"),
     validation = ("!has(oldSelf.resolution) || (has(self.resolution) && self.resolution == oldSelf.resolution)", "resolution is set once")
 )]
@@ -82,6 +83,21 @@ pub struct ToolCallSpec {
     /// Trace context; stamped by Polity, leave it out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace: Option<Trace>,
+    /// What Policies changed in the input when the call was made; stamped by Polity, leave it out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub rewrites: Vec<Rewritten>,
+}
+
+/// What one rule changed in an input.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Rewritten {
+    /// The rule, as `namespace/policy/rule`.
+    #[schemars(length(max = 600))]
+    pub rule: String,
+    /// Places that it changed, as JSON Pointers; the first 32.
+    #[schemars(length(max = 32), inner(length(max = 1024)))]
+    pub paths: Vec<String>,
 }
 
 fn an_hour() -> i32 {
@@ -228,6 +244,10 @@ pub struct Decision {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(max = 600)))]
     pub advisory: Vec<String>,
+    /// What rules changed in the input before it was decided.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub rewrites: Vec<Rewritten>,
     /// Digest of the view of the Org that decided.
     #[schemars(length(max = 64))]
     pub snapshot: String,

@@ -159,6 +159,9 @@ pub struct Verdict {
     pub rules: Vec<String>,
     /// Approvals that it rests on, as uid.
     pub approvals: Vec<String>,
+    /// Rules that changed the input before it was decided; the input is the changed one.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub rewrites: Vec<String>,
 }
 
 /// The part that every verb and every durable decision shares.

@@ -7,7 +7,13 @@ use polity_api::{
     reasons,
 };
 
-use crate::{ToolFacts, cel::program::Fault, compile::CompiledPolicy, grant, tool::CompiledTool};
+use crate::{
+    ToolFacts,
+    cel::program::Fault,
+    compile::{CompiledPolicy, CompiledRule},
+    grant,
+    tool::CompiledTool,
+};
 
 /// One thing that is wrong with a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -122,13 +128,13 @@ pub fn check_policy<'a>(spec: &PolicySpec, tools: impl Iterator<Item = &'a ToolF
     let mut out = PolicyCheck { errors: compiled.problems.clone(), rules: spec.rules.len(), ..PolicyCheck::default() };
     let named = compiled.rules.iter().zip(&spec.rules);
     out.interpreted = named.filter_map(|(c, r)| Some((r.name.clone(), c.program.code.as_ref().err()?.0))).collect();
-    if !out.errors.is_empty() || !compiled.rules.iter().any(|r| r.program.uses_args) {
+    if !out.errors.is_empty() || !compiled.rules.iter().any(CompiledRule::names_args) {
         return out;
     }
     let mut known = 0;
     // rules that name args, and whether some Tool has what each names
     let mut fits: BTreeMap<&str, bool> =
-        spec.rules.iter().zip(&compiled.rules).filter(|(_, c)| c.program.uses_args).map(|(r, _)| (r.name.as_str(), false)).collect();
+        spec.rules.iter().zip(&compiled.rules).filter(|(_, c)| c.names_args()).map(|(r, _)| (r.name.as_str(), false)).collect();
     let mut all: Vec<(String, Vec<Problem>)> = Vec::new();
     for tool in tools.filter(|t| grant::selects_tool(spec.matches.as_ref(), t)) {
         let compiled_tool = CompiledTool::new(tool);

@@ -23,6 +23,7 @@ use crate::{
         program::{self, Parsed, Program},
         ty::Ty,
     },
+    rewrite::CompiledPatch,
     tool::CompiledTool,
 };
 
@@ -45,6 +46,8 @@ pub struct CompiledPolicy {
 pub struct CompiledRule {
     /// The expression.
     pub program: Program,
+    /// What it changes in the input, with effect Rewrite.
+    pub patches: Vec<CompiledPatch>,
     /// The expression as parsed, for the check against a Tool.
     parsed: Option<Parsed>,
     /// Set when it has panicked; it denies until its Policy changes.
@@ -52,6 +55,12 @@ pub struct CompiledRule {
 }
 
 impl CompiledRule {
+    /// Whether it is about the arguments, so that each Tool must have what it names.
+    #[must_use]
+    pub fn names_args(&self) -> bool {
+        self.program.uses_args || !self.patches.is_empty()
+    }
+
     /// Whether it has panicked before.
     #[must_use]
     pub fn quarantined(&self) -> bool {
@@ -88,10 +97,16 @@ impl CompiledPolicy {
         out
     }
 
+    /// Whether one of its rules rewrites the input.
+    #[must_use]
+    pub fn rewrites(&self) -> bool {
+        self.rules.iter().any(|r| !r.patches.is_empty())
+    }
+
     /// Checks the rules that name `args` against a Tool; the first problem, remembered.
     #[must_use]
     pub fn typed(&self, spec: &PolicySpec, tool: &ToolFacts, args: Option<&Ty>) -> Option<Problem> {
-        if !self.rules.iter().any(|r| r.program.uses_args) {
+        if !self.rules.iter().any(CompiledRule::names_args) {
             return None;
         }
         if let Some(known) = self.typed.read().unwrap_or_else(PoisonError::into_inner).get(&tool.digest) {
@@ -106,11 +121,15 @@ impl CompiledPolicy {
     /// Every problem of the rules with the arguments of a Tool.
     #[must_use]
     pub fn check_typed(&self, spec: &PolicySpec, tool: &ToolFacts, args: Option<&Ty>) -> Vec<Problem> {
-        let pairs = self.rules.iter().zip(&spec.rules).filter(|(compiled, _)| compiled.program.uses_args);
+        let pairs = self.rules.iter().zip(&spec.rules).filter(|(compiled, _)| compiled.names_args());
         pairs
-            .flat_map(|(compiled, rule)| match (args, &compiled.parsed) {
-                (Some(args), Some(parsed)) => check::check(parsed, args).into_iter().map(|f| Problem::at(rule, f)).collect(),
-                _ => vec![Problem::rule(rule, &format!("Tool {} has no input schema, so rules cannot name its args", tool.name))],
+            .flat_map(|(compiled, rule)| {
+                let Some(args) = args else {
+                    return vec![Problem::rule(rule, &format!("Tool {} has no input schema, so rules cannot name its args", tool.name))];
+                };
+                let expression = compiled.parsed.iter().flat_map(|parsed| check::check(parsed, args)).map(|f| Problem::at(rule, f));
+                let patches = compiled.patches.iter().filter_map(|p| p.fits(args).err()).map(|e| Problem::rule(rule, &e));
+                expression.chain(patches).collect()
             })
             .collect()
     }
@@ -126,15 +145,20 @@ impl CompiledPolicy {
             cost: 1,
             uses_args: false,
         };
-        Self { rules: vec![CompiledRule { program, parsed: None, quarantined: AtomicBool::new(false) }], ..Self::default() }
+        Self {
+            rules: vec![CompiledRule { program, patches: Vec::new(), parsed: None, quarantined: AtomicBool::new(false) }],
+            ..Self::default()
+        }
     }
 }
 
 /// What is wrong with a rule besides its expression. The CRD says the same; this is for objects that came past it, and offline.
 fn shape(rule: &PolicyRule) -> Option<Problem> {
     let message = match (rule.effect, &rule.approval) {
-        (Effect::Deny, None) => return None,
-        (Effect::Deny, Some(_)) => "approval belongs to effect RequireApproval",
+        (Effect::Rewrite, _) if rule.rewrite.is_empty() => "effect Rewrite needs rewrite",
+        (Effect::Deny | Effect::RequireApproval, _) if !rule.rewrite.is_empty() => "rewrite belongs to effect Rewrite",
+        (Effect::Deny | Effect::Rewrite, None) => return None,
+        (Effect::Deny | Effect::Rewrite, Some(_)) => "approval belongs to effect RequireApproval",
         (Effect::RequireApproval, None) => "effect RequireApproval needs approval",
         (Effect::RequireApproval, Some(a)) => {
             if [a.role.is_some(), a.group.is_some(), a.superior].into_iter().filter(|named| *named).count() != 1 {
@@ -161,7 +185,9 @@ fn compile(rule: &PolicyRule) -> Result<CompiledRule, Vec<Problem>> {
     }
     let program = program::finish(parsed).map_err(|e| vec![Problem::rule(rule, &e)])?;
     let parsed = if program.uses_args { Some(parse()?) } else { None };
-    Ok(CompiledRule { program, parsed, quarantined: AtomicBool::new(false) })
+    let patches: Result<Vec<_>, String> = rule.rewrite.iter().map(CompiledPatch::new).collect();
+    let patches = patches.map_err(|e| vec![Problem::rule(rule, &e)])?;
+    Ok(CompiledRule { program, patches, parsed, quarantined: AtomicBool::new(false) })
 }
 
 /// Compiled Policies and Tools by digest of their spec. What no snapshot holds any more is dropped at the next build that adds something.

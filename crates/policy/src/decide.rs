@@ -1,14 +1,15 @@
-//! `decide`: gates, caller, Tool, arguments, Task, grant, then the Policies. It only ever narrows: without a grant nothing is allowed, and no later step
+//! `decide`: gates, caller, Tool, Task, grant, rewrites of the arguments, their schema, then the Policies. It only ever narrows: without a grant nothing is allowed, and no later step
 //! makes an earlier denial weaker.
 
 use std::sync::Arc;
 
-use polity_api::{names, reasons, role::Grant};
+use polity_api::{names, reasons, role::Grant, toolcall::Rewritten};
 
 use crate::{
     AgentFacts, Decision, Request, Snapshot, Verdict, canon,
-    cel::meter::Limits,
+    cel::meter::{Limits, Meter},
     grant::{self, Action},
+    rewrite::{self, Outcomes},
     rules,
     snapshot::{RoleInForce, ToolInForce, full},
     suggest,
@@ -74,6 +75,8 @@ impl Snapshot {
             agent: None,
             roles: Vec::new(),
             tool: None,
+            rewritten: None,
+            rewrites: Vec::new(),
         }
     }
 
@@ -88,14 +91,25 @@ impl Snapshot {
         if let Some(why) = &tool.compiled.broken {
             return Err(no(reasons::TOOL_NOT_READY, format!("Tool {} is not usable: {why}", tool.facts.name)));
         }
-        arguments(request, tool)?;
+        bounds(request)?;
         if let Some(task) = request.task.filter(|t| t.cancel) {
             return Err(no(reasons::TASK_CANCELED, format!("Task {} is canceled", task.name)));
         }
         let job_space = request.task.map_or(request.job_space, |t| t.job_space.as_deref());
         let granted = Granted { agent, tool, held, job_space };
         let by = self.granting(request, &granted)?;
-        rules::apply(self, request, &granted, decision, limits);
+        let meter = Arc::new(Meter::new(limits));
+        let rewrites = self.rewrite(request, &granted, decision, &meter)?;
+        let request = &Request { args: rewrites.args.as_ref().unwrap_or(request.args), ..*request };
+        let valid = bounds(request).and_then(|()| tool.compiled.validate(request.args).map_err(|e| no(reasons::INVALID_ARGUMENTS, e)));
+        if let Err(invalid) = valid {
+            decision.rewrites = rewrites.applied;
+            return Err(No { message: after(&decision.rewrites, invalid.message), ..invalid });
+        }
+        rules::apply(self, request, &granted, decision, &meter);
+        decision.advisory.extend(rewrites.advisory);
+        decision.advisory.sort_by(|a, b| a.rule.cmp(&b.rule));
+        (decision.rewritten, decision.rewrites) = (rewrites.args, rewrites.applied);
         if decision.verdict == Verdict::Allow {
             decision.message = format!("granted by {}", by.join(", "));
             if !decision.rules.is_empty() {
@@ -103,6 +117,19 @@ impl Snapshot {
             }
         }
         Ok(())
+    }
+
+    /// Rewrites the input. An input that a rule cannot read because it is not what the schema says is refused for that.
+    fn rewrite(&self, request: &Request<'_>, g: &Granted<'_>, decision: &mut Decision, meter: &Arc<Meter>) -> Result<Outcomes, No> {
+        rewrite::run(self, request, g, meter).map_err(|broken| {
+            if broken.reason == reasons::POLICY_ERROR
+                && let Err(e) = g.tool.compiled.validate(request.args)
+            {
+                return no(reasons::INVALID_ARGUMENTS, e);
+            }
+            decision.rules = vec![broken.rule];
+            no(broken.reason, broken.message).hint(broken.hint)
+        })
     }
 
     /// Whether the Org takes calls at all.
@@ -192,8 +219,14 @@ impl Snapshot {
     }
 }
 
-/// Size, depth and schema of the arguments.
-fn arguments(request: &Request<'_>, tool: &ToolInForce) -> Result<(), No> {
+/// What is wrong with arguments, with the rules that changed them before.
+fn after(rewrites: &[Rewritten], problem: String) -> String {
+    let rules: Vec<&str> = rewrites.iter().map(|r| r.rule.as_str()).collect();
+    if rules.is_empty() { problem } else { format!("as rewritten by {}: {problem}", rules.join(", ")) }
+}
+
+/// Size and depth of the arguments.
+fn bounds(request: &Request<'_>) -> Result<(), No> {
     if !canon::depth_within(request.args, canon::MAX_DEPTH) {
         return Err(no(reasons::INVALID_ARGUMENTS, format!("args are nested deeper than {} levels", canon::MAX_DEPTH)));
     }
@@ -204,5 +237,5 @@ fn arguments(request: &Request<'_>, tool: &ToolInForce) -> Result<(), No> {
     if !request.args.is_object() {
         return Err(no(reasons::INVALID_ARGUMENTS, "args must be a JSON object"));
     }
-    tool.compiled.validate(request.args).map_err(|e| no(reasons::INVALID_ARGUMENTS, e))
+    Ok(())
 }

@@ -76,6 +76,12 @@ pub struct Expect {
     /// Exactly these rules led to it, as `namespace/policy/rule`, in any order.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rules: Option<Vec<String>>,
+    /// The input as rules have rewritten it; the input of the test where none did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub args: Option<serde_json::Value>,
+    /// Exactly these rules rewrote the input, in any order.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rewrites: Option<Vec<String>>,
     /// Exactly these rules in Warn or Observe would have had an effect, in any order.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub advisory: Option<Vec<String>>,
@@ -147,12 +153,17 @@ fn run(snapshot: &Snapshot, fixture: &Fixture) -> FixtureResult {
         approved: &fixture.approved,
         now: fixture.now.unwrap_or(Timestamp::constant(1_767_268_800, 0)),
     });
-    let failures = compare(&fixture.expect, &decision);
+    let failures = compare(fixture, &decision);
     FixtureResult { name: fixture.name.clone(), failures, decision: Some(decision) }
 }
 
-fn compare(expect: &Expect, got: &Decision) -> Vec<String> {
+fn compare(fixture: &Fixture, got: &Decision) -> Vec<String> {
+    let expect = &fixture.expect;
     let mut out = Vec::new();
+    let args = got.rewritten.as_ref().unwrap_or(&fixture.args);
+    if let Some(want) = expect.args.as_ref().filter(|want| *want != args) {
+        out.push(format!("args: expected {want}, got {args}"));
+    }
     if expect.verdict != got.verdict.name() {
         out.push(format!("verdict: expected {}, got {} ({}: {})", expect.verdict, got.verdict.name(), got.reason, got.message));
     }
@@ -160,7 +171,10 @@ fn compare(expect: &Expect, got: &Decision) -> Vec<String> {
         out.push(format!("reason: expected {reason}, got {:?}", got.reason));
     }
     let advisory: Vec<String> = got.advisory.iter().map(|a| a.rule.clone()).collect();
-    for (what, want, have) in [("rules", &expect.rules, &got.rules), ("advisory", &expect.advisory, &advisory)] {
+    let rewrites: Vec<String> = got.rewrites.iter().map(|r| r.rule.clone()).collect();
+    let lists =
+        [("rules", &expect.rules, &got.rules), ("advisory", &expect.advisory, &advisory), ("rewrites", &expect.rewrites, &rewrites)];
+    for (what, want, have) in lists {
         let sorted = |list: &[String]| {
             let mut list = list.to_vec();
             list.sort_unstable();

@@ -14,7 +14,7 @@ use crate::{
     Advisory, Decision, Problem, Request, Snapshot, Verdict,
     cel::{
         eval::{Outcome, Session},
-        meter::{Limits, Meter},
+        meter::Meter,
     },
     compile::CompiledRule,
     decide::Granted,
@@ -36,7 +36,7 @@ struct Finding {
 }
 
 /// Applies every Policy that selects the action. The decision is an allow before it and what the Policies leave of it afterwards.
-pub(crate) fn apply(snapshot: &Snapshot, request: &Request<'_>, g: &Granted<'_>, decision: &mut Decision, limits: Limits) {
+pub(crate) fn apply(snapshot: &Snapshot, request: &Request<'_>, g: &Granted<'_>, decision: &mut Decision, meter: &Arc<Meter>) {
     let mut found = Vec::new();
     let mut advisory = Vec::new();
     let mut spent = false;
@@ -46,10 +46,9 @@ pub(crate) fn apply(snapshot: &Snapshot, request: &Request<'_>, g: &Granted<'_>,
     let tool = g.tool;
     // what compiles is no part of the budget: a Policy and a Tool meet for the first time only once
     let typed: Vec<_> = selecting.iter().map(|p| p.compiled.typed(&p.policy.spec, &tool.facts, tool.compiled.args.as_ref())).collect();
-    let meter = Arc::new(Meter::new(limits));
     match vars::slots(snapshot, request, g) {
         Ok(slots) => {
-            let mut session = Session::new(meter, slots);
+            let mut session = Session::new(Arc::clone(meter), slots);
             // what enforces is evaluated first: rules that only observe can use up nothing but what is left
             for enforcing in [true, false] {
                 let mut namespace = None;
@@ -126,6 +125,8 @@ fn judge<'a>(
     spec.rules
         .iter()
         .zip(&policy.compiled.rules)
+        // those have been applied
+        .filter(|(rule, _)| rule.effect != Effect::Rewrite)
         .filter_map(|(rule, compiled)| finding(policy, rule, compiled, session, snapshot))
         .collect()
 }
@@ -155,7 +156,7 @@ fn finding<'a>(
         Outcome::Fails => {
             let why = rule.message.clone().unwrap_or_else(|| format!("`{}` does not hold", rule.expression));
             let requirement = match rule.effect {
-                Effect::Deny => None,
+                Effect::Deny | Effect::Rewrite => None,
                 Effect::RequireApproval => Some(requirement(policy, rule, &name)),
             };
             if let Some(org) = requirement.as_ref().and_then(|(r, _)| unreachable(snapshot, policy, r.role.as_ref()?)) {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use polity_api::{approval::Requirement, caller::Caller, tool::ToolSpec};
+use polity_api::{approval::Requirement, caller::Caller, tool::ToolSpec, toolcall::Rewritten};
 
 /// One action to decide. Today the verb is always `tool.call`.
 #[derive(Clone, Copy, Debug)]
@@ -95,6 +95,10 @@ pub struct Decision {
     pub roles: Vec<String>,
     /// The Tool, when found.
     pub tool: Option<Arc<ToolFacts>>,
+    /// The input as rules have rewritten it; None: as it was asked. Everything else of the decision is about this input.
+    pub rewritten: Option<serde_json::Value>,
+    /// What each rule changed in the input.
+    pub rewrites: Vec<Rewritten>,
 }
 
 /// A rule whose effect did not apply because of its Policy's mode.

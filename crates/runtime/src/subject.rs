@@ -28,7 +28,7 @@ pub fn subject(org: OrgId, namespace: &str, request: &Request<'_>, decision: &De
         verb: request.verb.to_owned(),
         target: target(tool, namespace, request.tool),
         actor: actor(request.caller, decision),
-        input: request.args.clone(),
+        input: decision.rewritten.as_ref().unwrap_or(request.args).clone(),
         snapshot: decision.snapshot.clone(),
         verdict: Verdict {
             effect: decision.verdict.name().to_owned(),
@@ -36,6 +36,7 @@ pub fn subject(org: OrgId, namespace: &str, request: &Request<'_>, decision: &De
             message: decision.message.clone(),
             rules: decision.rules.clone(),
             approvals: Vec::new(),
+            rewrites: decision.rewrites.iter().map(|r| r.rule.clone()).collect(),
         },
         dims,
         trace: trace.to_owned(),

@@ -16,6 +16,7 @@ mod lifecycle;
 mod orgs;
 mod races;
 mod restarts;
+mod rewrites;
 mod tenancy;
 mod writes;
 
@@ -86,6 +87,8 @@ fn main() -> ExitCode {
         .test("approvals_an_approval_is_good_for_one_run", |p| Box::pin(approvals::an_approval_is_good_for_one_run(p)))
         .test("approvals_a_change_after_the_question_denies", |p| Box::pin(approvals::a_change_after_the_question_denies(p)))
         .alone("lifecycle_suspended_within_a_second", |p| Box::pin(lifecycle::suspended_within_a_second(p)))
+        .test("rewrites_are_stored_run_and_recorded", |p| Box::pin(rewrites::are_stored_run_and_recorded(p)))
+        .test("rewrites_never_change_a_stored_call", |p| Box::pin(rewrites::never_change_a_stored_call(p)))
         .test("lifecycle_nothing_starts_before_start_at", |p| Box::pin(lifecycle::nothing_starts_before_start_at(p)))
         .test("lifecycle_a_deleted_org_leaves_its_chain", |p| Box::pin(lifecycle::a_deleted_org_leaves_its_chain(p)))
         .test("lifecycle_canceled_calls_end", |p| Box::pin(lifecycle::canceled_calls_end(p)))

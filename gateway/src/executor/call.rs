@@ -104,7 +104,7 @@ impl Task {
         let Some(org) = gateway.cache.snapshots().by_namespace(&self.namespace) else { return Ok(()) };
         let Some(caller) = self.call.spec.caller.clone() else { return Ok(()) };
         let trace = self.call.spec.trace.as_ref().map(|t| t.traceparent.clone()).unwrap_or_default();
-        let ask = Ask::new(&org, caller, self.call.spec.clone(), self.uid.clone(), trace);
+        let ask = Ask { stored: true, ..Ask::new(&org, caller, self.call.spec.clone(), self.uid.clone(), trace) };
         let basis = match std::mem::replace(&mut self.what, What::Interrupted) {
             What::Interrupted => return self.interrupted(gateway, &ask).await,
             What::Begin(basis) if basis.approvals.is_empty() => Basis { http_only: true, ..Basis::of(&ask) },
@@ -129,7 +129,7 @@ impl Task {
             gateway.settle(gateway.settlement(org.clone(), &self.uid, &started.tool, &ran)).await?;
             return self.end(gateway, &org, None).await;
         }
-        let (_, settled) = gateway.run_and_settle(&started, &ask.input, &ask.trace, self.canceled(gateway)).await;
+        let (_, settled) = gateway.run_and_settle(&started, &ask.trace, self.canceled(gateway)).await;
         settled?;
         self.end(gateway, &org, None).await
     }

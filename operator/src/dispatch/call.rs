@@ -224,7 +224,7 @@ impl Pass<'_> {
             approved: &approved,
             now: self.now,
         };
-        let decision = self.snapshot.decide(&request);
+        let decision = self.snapshot.decide_stored(&request);
         if decision.verdict == Verdict::Deny && self.may_be_news(decision.reason) {
             return Ok(Action::requeue(CATCH_UP));
         }
@@ -279,7 +279,9 @@ impl Pass<'_> {
     }
 
     fn subject(&self, request: &Request<'_>, decision: &Decision) -> polity_ledger::Subject {
-        subject::subject(self.org.clone(), &self.namespace, request, decision, self.trace(), self.snapshot.keep_input())
+        let mut subject = subject::subject(self.org.clone(), &self.namespace, request, decision, self.trace(), self.snapshot.keep_input());
+        subject.verdict.rewrites = self.call.spec.rewrites.iter().map(|r| r.rule.clone()).collect();
+        subject
     }
 
     /// Records the denial durably, gives a hold back, and ends the call.

@@ -42,5 +42,7 @@ pub(super) fn plain(reason: &'static str, message: String, snapshot: &Snapshot) 
         agent: None,
         roles: Vec::new(),
         tool: None,
+        rewritten: None,
+        rewrites: Vec::new(),
     }
 }

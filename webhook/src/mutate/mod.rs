@@ -1,6 +1,7 @@
-//! `/mutate`: stamps what only admission can know, on ToolCall and Approval, and changes nothing else.
+//! `/mutate`: stamps what only admission can know, on ToolCall and Approval, rewrites the input of a ToolCall as Policies say, and changes nothing else.
 //!
-//! Patches are minimal, and running it again on its own outcome patches nothing. An object that cannot be read passes
+//! Patches are minimal, and running it again on its own outcome patches nothing; a call that was rewritten is refused then, as nobody but Polity may
+//! say by which rules. An object that cannot be read passes
 //! unpatched: the API server's schema refuses it next, and `/validate` refuses whatever lacks its stamps.
 
 mod approval;
@@ -24,13 +25,13 @@ const SAME: SignedDuration = SignedDuration::from_secs(10);
 ///
 /// # Errors
 /// The user wrote a stamp that is not true.
-pub fn review(state: &State, request: &Request<'_>) -> Outcome {
+pub async fn review(state: &State, request: &Request<'_>) -> Outcome {
     if request.kind.group != GROUP || request.sub_resource.as_deref().is_some_and(|s| !s.is_empty()) {
         return Ok(Accepted::default());
     }
     let now = state.clock.now();
     let patch = match (request.kind.kind.as_str(), request.operation) {
-        ("ToolCall", Operation::Create) => toolcall::create(state, request)?,
+        ("ToolCall", Operation::Create) => toolcall::create(state, request).await?,
         ("ToolCall", Operation::Update) => resolution::update(request, now)?,
         ("Approval", Operation::Update) => approval::update(request, now)?,
         _ => Vec::new(),

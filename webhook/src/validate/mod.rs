@@ -11,7 +11,7 @@ mod org;
 mod policy;
 mod role;
 mod tool;
-mod toolcall;
+pub(crate) mod toolcall;
 
 use polity_api::{Agent, GROUP, Org, Policy, Role, Tool};
 use serde::de::DeserializeOwned;

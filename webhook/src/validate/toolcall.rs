@@ -31,8 +31,8 @@ pub(super) async fn create(state: &State, request: &Request<'_>) -> Outcome {
         return Err(refusal);
     }
     let view = view?;
-    match decide(state, request, &call, Arc::clone(&view)).await {
-        Ok((decision, _)) if decision.verdict != Verdict::Deny => Ok(accepted(&decision)),
+    match decide(state, request, &call, Arc::clone(&view), true).await {
+        Ok((decision, _)) if decision.verdict != Verdict::Deny => Ok(accepted(&call, &decision)),
         Ok((decision, note)) => {
             attempt::denied(state, request, *note);
             Err(denial(&decision))
@@ -60,12 +60,13 @@ fn check_stamps(state: &State, request: &Request<'_>, call: &ToolCall) -> Result
     Ok(())
 }
 
-/// Decides on the object; the second value is the note to keep if it is denied.
-async fn decide(
+/// Decides on the object; the second value is the note to keep if it is denied. `stored`: it is not rewritten any more.
+pub(crate) async fn decide(
     state: &State,
     request: &Request<'_>,
     call: &ToolCall,
     mut view: Arc<Snapshot>,
+    stored: bool,
 ) -> Result<(Decision, Box<polity_ledger::Note>), Refusal> {
     let spec = &call.spec;
     let args = serde_json::Value::Object(spec.input.clone().unwrap_or_default());
@@ -94,11 +95,12 @@ async fn decide(
         approved: &[],
         now: state.clock.now(),
     };
-    let mut decision = view.decide(&action);
+    let judge = |view: &Snapshot| if stored { view.decide_stored(&action) } else { view.decide(&action) };
+    let mut decision = judge(&view);
     if decision.reason == reasons::TOOL_NOT_FOUND && tool_appeared(state, request, call).await {
         // Its maker may have created it a moment ago.
         view = state.views.of_namespace(request.namespace())?;
-        decision = view.decide(&action);
+        decision = judge(&view);
     }
     let note = attempt::of_decision(&view, request, call, &action, &decision);
     Ok((decision, Box::new(note)))
@@ -132,9 +134,15 @@ async fn task_of(state: &State, request: &Request<'_>, call: &ToolCall) -> Resul
     Ok(Some(task))
 }
 
-/// Accepted for now: warnings tell what Policies in mode Warn think, and who will be asked.
-fn accepted(decision: &Decision) -> Accepted {
-    let mut accepted = Accepted { warnings: advice(decision), ..Accepted::default() };
+/// Accepted for now: warnings tell what was rewritten, what Policies in mode Warn think, and who will be asked.
+fn accepted(call: &ToolCall, decision: &Decision) -> Accepted {
+    let mut accepted = Accepted::default();
+    for rewritten in &call.spec.rewrites {
+        accepted.warnings.push(&format!("rule {} rewrote {} of the input", rewritten.rule, rewritten.paths.join(", ")));
+    }
+    for text in advice(decision).into_list() {
+        accepted.warnings.push(&text);
+    }
     if decision.verdict == Verdict::RequireApproval {
         for requirement in &decision.requirements {
             accepted.warnings.push(&format!("waits for approval by {} (rule {})", super::approver::asked(requirement), requirement.rule));
@@ -180,8 +188,8 @@ fn denial(decision: &Decision) -> Refusal {
 pub(super) async fn update(state: &State, request: &Request<'_>) -> Outcome {
     let Some(new) = super::changed::<ToolCall, _>(request, |c| &c.spec)? else { return Ok(Accepted::default()) };
     let old: ToolCall = request.stored()?;
-    if new.spec.caller != old.spec.caller || new.spec.trace != old.spec.trace {
-        return Err(Refusal::forbidden(reasons::CALLER_NOT_STAMPED, "spec.caller and spec.trace never change"));
+    if new.spec.caller != old.spec.caller || new.spec.trace != old.spec.trace || new.spec.rewrites != old.spec.rewrites {
+        return Err(Refusal::forbidden(reasons::CALLER_NOT_STAMPED, "spec.caller, spec.trace and spec.rewrites never change"));
     }
     match (&new.spec.resolution, &old.spec.resolution) {
         (new, old) if new == old => Ok(Accepted::default()),
