@@ -87,6 +87,7 @@ impl Part {
             ("KUBECONFIG".to_owned(), kubeconfig.display().to_string()),
             ("POLITY_POD_NAME".to_owned(), "polity-edge-0".to_owned()),
             ("POLITY_CORE_URL".to_owned(), format!("https://127.0.0.1:{}", addresses.internal)),
+            ("POLITY_EDGE_NAMES".to_owned(), "127.0.0.1,localhost".to_owned()),
             ("POLITY_CLUSTER_CIDRS".to_owned(), "10.213.0.0/16,10.214.0.0/16,10.215.0.0/16".to_owned()),
             ("POLITY_LISTEN_GATEWAY".to_owned(), format!("127.0.0.1:{}", addresses.gateway)),
             ("POLITY_LISTEN_WEBHOOK".to_owned(), format!("127.0.0.1:{}", addresses.webhook)),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::{
-    body::Body,
+    body::{Body, Bytes},
     http::{HeaderMap, StatusCode},
 };
 use polity_api::{
@@ -113,6 +113,12 @@ pub fn wait_of_query(query: Option<&str>) -> Result<Duration, Problem> {
 
 /// Reads a JSON body of at most `most` bytes.
 pub async fn read<T: for<'de> Deserialize<'de>>(headers: &HeaderMap, body: Body, most: usize) -> Result<T, Problem> {
+    let bytes = bounded(headers, body, most).await?;
+    serde_json::from_slice(&bytes).map_err(|e| Problem::invalid(format!("the body cannot be read: {e}")))
+}
+
+/// A body that says to be JSON, within the bounds of size, time and depth; not parsed.
+pub async fn bounded(headers: &HeaderMap, body: Body, most: usize) -> Result<Bytes, Problem> {
     let json = headers
         .get("content-type")
         .and_then(|v| v.to_str().ok())
@@ -135,7 +141,7 @@ pub async fn read<T: for<'de> Deserialize<'de>>(headers: &HeaderMap, body: Body,
     if depth(&bytes) > MAX_DEPTH {
         return Err(Problem::invalid(format!("the body is nested deeper than {MAX_DEPTH}")));
     }
-    serde_json::from_slice(&bytes).map_err(|e| Problem::invalid(format!("the body cannot be read: {e}")))
+    Ok(bytes)
 }
 
 fn is_limit(error: &axum::Error) -> bool {

@@ -13,6 +13,7 @@ use polity_api::{
     toolcall::{CallResult, Decision as Shown, Phase},
 };
 use polity_ledger::{Attempt, State as LedgerState};
+use polity_runtime::CancellationToken;
 use tokio::sync::oneshot;
 
 use crate::{
@@ -21,6 +22,7 @@ use crate::{
     decide::{Ask, busy},
     execute::{Basis, Started, Step, is_http},
     id,
+    metrics::Door,
     problem::Problem,
     state::Gateway,
     trace,
@@ -54,18 +56,18 @@ pub async fn create(
     let spec = body.into_spec()?;
     let view = gateway.view(&org)?;
     let id = id::new(view.org_uid(), &caller.username, rand::random());
-    let ask = Ask::new(&org, caller.as_ref().clone(), spec, id.clone(), trace::of(&headers, rand::random()));
-    let (begun, has_begun) = oneshot::channel();
-    // What has begun is brought to its end even if the caller hangs up.
-    let mut work = gateway.work.spawn(gateway.clone().carry_out(ask, wait, begun));
-    let decision: Shown = tokio::select! {
-        done = &mut work => return Ok(joined(done)?.into_response()),
-        Ok(decision) = has_begun => decision,
-    };
-    match tokio::time::timeout(wait, work).await {
-        Ok(done) => Ok(joined(done)?.into_response()),
-        Err(_) => Ok(Answer::new(id, Phase::Running).decided(Some(decision)).into_response()),
-    }
+    let ask = Ask::new(&org, caller.as_ref().clone(), spec, id, trace::of(&headers, rand::random()));
+    let patience = Patience { run: wait, people: wait };
+    Ok(gateway.call(Door::Calls, ask, patience, CancellationToken::new()).await?.into_response())
+}
+
+/// How long a caller waits.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// For the end of a call that runs.
+    pub run: Duration,
+    /// For the end of a call that waits for people.
+    pub people: Duration,
 }
 
 fn joined(done: Result<Result<Answer, Problem>, tokio::task::JoinError>) -> Result<Answer, Problem> {
@@ -76,9 +78,39 @@ fn joined(done: Result<Result<Answer, Problem>, tokio::task::JoinError>) -> Resu
 }
 
 impl Gateway {
+    /// A call through whichever door: decided, begun, run, settled. What has begun is brought to its end even if the caller hangs up; only `cancel` keeps
+    /// what has not begun from it, and stops what runs here.
+    pub(crate) async fn call(
+        self: &Arc<Self>,
+        door: Door,
+        ask: Ask,
+        patience: Patience,
+        cancel: CancellationToken,
+    ) -> Result<Answer, Problem> {
+        let (begun, has_begun) = oneshot::channel();
+        let id = ask.id.clone();
+        let mut work = self.work.spawn(self.clone().carry_out(ask, patience, cancel, begun));
+        let answer = tokio::select! {
+            done = &mut work => joined(done),
+            Ok(decision) = has_begun => match tokio::time::timeout(patience.run, &mut work).await {
+                Ok(done) => joined(done),
+                Err(_) => Ok(Answer::new(id, Phase::Running).decided(Some(decision))),
+            },
+        };
+        self.metrics.called(door, &answer);
+        answer
+    }
+
     /// Decides and runs to the end; tells `begun` as soon as it runs here.
-    async fn carry_out(self: Arc<Self>, ask: Ask, wait: Duration, begun: oneshot::Sender<Shown>) -> Result<Answer, Problem> {
-        let step = match self.decide_and_begin(&ask, &Basis::of(&ask)).await {
+    async fn carry_out(
+        self: Arc<Self>,
+        ask: Ask,
+        patience: Patience,
+        cancel: CancellationToken,
+        begun: oneshot::Sender<Shown>,
+    ) -> Result<Answer, Problem> {
+        let wait = patience.run;
+        let step = match self.decide_and_begin(&ask, &Basis { cancel: cancel.clone(), ..Basis::of(&ask) }).await {
             Ok(step) => step,
             Err(problem) => {
                 if problem.reason() == reasons::LEDGER_UNAVAILABLE
@@ -92,7 +124,8 @@ impl Gateway {
         };
         match step {
             Step::Denied(decided) | Step::Refused(decided) => Err(self.refuse(&decided).await),
-            Step::Ask(decided) => self.wait_for_people(&ask, &decided, wait).await,
+            Step::Ask(_) if cancel.is_cancelled() => Err(canceled()),
+            Step::Ask(decided) => self.wait_for_people(&ask, &decided, patience).await,
             Step::Replay(id) => self.replayed(&ask, &id, wait).await,
             Step::Elsewhere | Step::NotOurs => {
                 Err(Problem::new(StatusCode::CONFLICT, reasons::ALREADY_EXECUTED, "this call has begun already"))
@@ -101,7 +134,7 @@ impl Gateway {
                 let shown = self.shown(&started);
                 // Nobody listens any more when the caller has hung up; the call goes on.
                 let _ = begun.send(shown.clone());
-                self.run_here(&ask, &started, shown).await
+                self.run_here(&ask, &started, shown, cancel).await
             }
             Step::Started(started) => {
                 let shown = self.shown(&started);
@@ -116,8 +149,8 @@ impl Gateway {
         answer::shown(&started.decided.decision, Some(&started.begun), self.replica.process(), self.clock.now())
     }
 
-    async fn run_here(&self, ask: &Ask, started: &Started, shown: Shown) -> Result<Answer, Problem> {
-        let (ran, settled) = self.run_and_settle(started, &ask.trace, std::future::pending()).await;
+    async fn run_here(&self, ask: &Ask, started: &Started, shown: Shown, cancel: CancellationToken) -> Result<Answer, Problem> {
+        let (ran, settled) = self.run_and_settle(started, &ask.trace, cancel.cancelled()).await;
         let settled = settled?;
         if settled.outcome != Some(ran.outcome) {
             // Core had given the run up; its word stands.
@@ -142,8 +175,8 @@ impl Gateway {
     }
 
     /// A call that people must allow becomes an object.
-    async fn wait_for_people(&self, ask: &Ask, decided: &crate::decide::Decided, wait: Duration) -> Result<Answer, Problem> {
-        let answer = self.store(ask, decided, wait).await?;
+    async fn wait_for_people(&self, ask: &Ask, decided: &crate::decide::Decided, patience: Patience) -> Result<Answer, Problem> {
+        let answer = self.store(ask, decided, patience).await?;
         if answer.phase == Phase::Denied && answer.approval.is_none() {
             // Core saw more than this edge; a denial looks like one whoever found it.
             let reason = if answer.reason.is_empty() { reasons::POLICY_DENIED } else { &answer.reason };
@@ -220,6 +253,11 @@ pub async fn cancel(
     if answer.settled() { Ok(answer) } else { gateway.cancel_call(&call).await }
 }
 
+/// Canceled before it began: nobody waits for this any more.
+pub(crate) fn canceled() -> Problem {
+    Problem::new(StatusCode::CONFLICT, reasons::CANCELED, "canceled before it began; nothing has run")
+}
+
 fn not_cancelable() -> Problem {
     Problem::new(
         StatusCode::CONFLICT,
@@ -233,7 +271,7 @@ fn unknown(id: &str) -> Problem {
     Problem::not_found(format!("you have no call {id} here"))
 }
 
-fn org_of(path: Result<Path<String>, PathRejection>) -> Result<String, Problem> {
+pub(crate) fn org_of(path: Result<Path<String>, PathRejection>) -> Result<String, Problem> {
     path.map(|Path(org)| org).map_err(|e| Problem::invalid(e.to_string()))
 }
 

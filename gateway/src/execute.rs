@@ -9,12 +9,14 @@ use polity_api::reasons;
 use polity_ledger::{Amounts, Begin, Begun, Idempotency, OrgId, Outcome, Refused, Settle, Settled};
 use polity_policy::{ToolFacts, Verdict};
 use polity_runtime::{
+    CancellationToken,
     internal::{RunRequest, RunTool},
     subject,
 };
 use serde_json::{Value, json};
 
 use crate::{
+    calls::canceled,
     decide::{Ask, Decided},
     http_tool::{Call, Ran},
     problem::Problem,
@@ -73,6 +75,8 @@ pub struct Basis {
     pub idempotency: Option<Idempotency>,
     /// Begin `http` calls only: a stored call of a container is core's to begin.
     pub http_only: bool,
+    /// Once canceled, nothing begins any more.
+    pub cancel: CancellationToken,
 }
 
 impl Basis {
@@ -130,6 +134,9 @@ impl Gateway {
                     .map(|key| Idempotency { body: subject::body_digest(&ask.spec, &decided.subject.input), ..key }),
                 resume: Value::Null,
             };
+            if basis.cancel.is_cancelled() {
+                return Err(canceled());
+            }
             match self.begin(begin, &tool).await {
                 Ok(begun) => return Ok(Step::Started(Box::new(Started { decided, tool, begun, deadline }))),
                 Err(refused @ (Refused::StaleSnapshot { .. } | Refused::Contended)) => last = refused,

@@ -11,10 +11,13 @@ pub mod cluster;
 pub mod core;
 mod decide;
 pub mod egress;
+mod evaluate;
 mod execute;
 pub mod executor;
 pub mod http_tool;
 mod id;
+mod mcp;
+mod metrics;
 mod objects;
 mod openapi;
 mod problem;
@@ -27,10 +30,11 @@ use std::sync::Arc;
 use axum::{
     Json, Router,
     http::StatusCode,
-    routing::{MethodRouter, get, post},
+    routing::{MethodRouter, any, get, post},
 };
 use polity_api::reasons;
 
+pub use metrics::Metrics;
 pub use problem::Problem;
 pub use state::{Gateway, Replica, Settings};
 
@@ -42,6 +46,7 @@ pub fn router(gateway: Arc<Gateway>) -> Router {
         .method_not_allowed_fallback(|| async {
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, reasons::INVALID_REQUEST, "this path does not take that method")
         })
+        .layer(axum::middleware::from_fn_with_state(gateway.clone(), metrics::count))
         .with_state(gateway)
 }
 
@@ -50,6 +55,9 @@ fn routes() -> Vec<(&'static str, MethodRouter<Arc<Gateway>>)> {
         ("/v1/orgs/{org}/calls", post(calls::create)),
         ("/v1/orgs/{org}/calls/{id}", get(calls::read)),
         ("/v1/orgs/{org}/calls/{id}/cancel", post(calls::cancel)),
+        ("/v1/orgs/{org}/evaluate", post(evaluate::of_org)),
+        ("/v1/evaluate", post(evaluate::any_org)),
+        ("/v1/orgs/{org}/mcp", any(mcp::serve)),
         ("/shim/v1/runs/{id}/input", get(shim::input)),
         ("/shim/v1/runs/{id}/result", post(shim::result)),
         ("/openapi.json", get(|| async { Json(openapi::document()) })),

@@ -13,6 +13,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     answer::Answer,
+    calls::Patience,
     decide::{Ask, Decided, VERB},
     problem::Problem,
     state::Gateway,
@@ -29,7 +30,8 @@ impl Gateway {
     }
 
     /// Makes the ToolCall of a call that must wait, and waits a moment for its Approval.
-    pub async fn store(&self, ask: &Ask, decided: &Decided, wait: Duration) -> Result<Answer, Problem> {
+    pub async fn store(&self, ask: &Ask, decided: &Decided, patience: Patience) -> Result<Answer, Problem> {
+        let wait = patience.people;
         let namespace = decided.snapshot.namespace();
         let spec = ToolCallSpec {
             caller: Some(Caller { via: Some(self.username.clone()), ..ask.caller.clone() }),
@@ -50,12 +52,18 @@ impl Gateway {
         };
         let name = stored.name_any();
         // The name of the Approval is worth a moment, whatever the caller says; the end only as long as asked for.
-        let known =
-            |call: &ToolCall| call.status.as_ref().is_some_and(|s| s.approval.is_some() || s.phase.is_some_and(|p| p != Phase::Pending));
+        let known = |call: &ToolCall| {
+            call.status.as_ref().is_some_and(|s| s.approval.is_some()) || phase(call).is_some_and(|p| p != Phase::Pending)
+        };
         let call = self.until(namespace, &name, stored, APPROVAL_WAIT.max(wait), |call, waited| {
             if waited < APPROVAL_WAIT && wait < APPROVAL_WAIT { known(call) } else { over(call) || (waited >= wait && known(call)) }
         });
-        let mut answer = Answer::of_call(&call.await);
+        let mut call = call.await;
+        if phase(&call) == Some(Phase::Running) && patience.run > wait {
+            // People have decided before: what is left is its run.
+            call = self.until_over(call, patience.run).await;
+        }
+        let mut answer = Answer::of_call(&call);
         if answer.phase == Phase::Pending {
             answer.phase = Phase::WaitingApproval;
         }
@@ -154,7 +162,11 @@ impl Gateway {
 
 /// Whether a call is over, or waits for a person's word on its outcome.
 fn over(call: &ToolCall) -> bool {
-    call.status.as_ref().and_then(|s| s.phase).is_some_and(|p| p.ended() || p == Phase::Unknown)
+    phase(call).is_some_and(|p| p.ended() || p == Phase::Unknown)
+}
+
+fn phase(call: &ToolCall) -> Option<Phase> {
+    call.status.as_ref().and_then(|s| s.phase)
 }
 
 fn username(call: &ToolCall) -> Option<&str> {

@@ -49,6 +49,44 @@ pub fn document() -> Value {
                     ])
                 }
             },
+            "/v1/orgs/{org}/evaluate": {
+                "parameters": [path("org", "Name of the Org.")],
+                "post": {
+                    "operationId": "evaluate",
+                    "summary": "What would be decided of one or several calls. Nothing runs and nothing is recorded; budgets and idempotency keys, which the ledger has, are not asked.",
+                    "parameters": [traceparent()],
+                    "requestBody": {"required": true, "content": content("EvaluateRequest")},
+                    "responses": responses(&["400", "401", "408", "413", "415", "429", "503"], &[("200", "The decision, or one for each item in their order.", "Evaluation")])
+                }
+            },
+            "/v1/evaluate": {
+                "post": {
+                    "operationId": "evaluateIn",
+                    "summary": "The same, with the Org named in the body.",
+                    "parameters": [traceparent()],
+                    "requestBody": {"required": true, "content": content("EvaluateRequest")},
+                    "responses": responses(&["400", "401", "408", "413", "415", "429", "503"], &[("200", "The decision, or one for each item in their order.", "Evaluation")])
+                }
+            },
+            "/v1/orgs/{org}/mcp": {
+                "parameters": [path("org", "Name of the Org.")],
+                "post": {
+                    "operationId": "mcp",
+                    "summary": "Model Context Protocol over streamable HTTP, without sessions: one JSON-RPC message a request.",
+                    "requestBody": {"required": true, "content": content("Any")},
+                    "responses": {
+                        "200": {"description": "A JSON-RPC response, alone or at the end of a stream of events.", "content": {"application/json": {"schema": any()}, "text/event-stream": {"schema": any()}}},
+                        "202": {"description": "A notification was taken."},
+                        "400": {"description": "Not a message of a protocol revision that is spoken here."},
+                        "401": {"description": "No token that the API server accepts for audience polity.", "content": content("Problem")},
+                        "403": {"description": "Asked by another name than the server's own, or by a page of a web site."},
+                        "406": {"description": "The client does not accept both JSON and a stream of events."},
+                        "408": {"description": "The request took too long to arrive.", "content": content("Problem")},
+                        "413": {"description": "Too large.", "content": content("Problem")},
+                        "415": {"description": "Not JSON.", "content": content("Problem")}
+                    }
+                }
+            },
             "/shim/v1/runs/{id}/input": {
                 "parameters": [path("id", "Id of the run.")],
                 "get": {
@@ -122,27 +160,24 @@ fn schemas() -> Value {
                         "stderrTail": {"type": "string"}
                     }
                 },
-                "decision": {
-                    "type": "object",
-                    "properties": {
-                        "verdict": {"type": "string", "enum": ["Allow", "Deny", "RequireApproval"]},
-                        "reason": {"type": "string"},
-                        "message": {"type": "string"},
-                        "hint": {"type": "string"},
-                        "rules": {"type": "array", "items": {"type": "string"}},
-                        "advisory": {"type": "array", "items": {"type": "string"}},
-                        "rewrites": {"type": "array", "description": "What rules changed in the input.", "items": {"type": "object", "properties": {
-                            "rule": {"type": "string"},
-                            "paths": {"type": "array", "items": {"type": "string"}, "description": "JSON Pointers."}
-                        }}},
-                        "snapshot": {"type": "string"},
-                        "input": digest(),
-                        "record": {"type": "integer"},
-                        "at": {"type": "string", "format": "date-time"},
-                        "by": {"type": "string"}
-                    }
-                }
+                "decision": {"type": "object", "properties": decision()}
             }
+        },
+        "EvaluateRequest": {
+            "type": "object",
+            "additionalProperties": false,
+            "description": "Either the fields of one call, or items with several.",
+            "properties": {
+                "org": text(50, "Name of the Org; only where the path does not name it."),
+                "items": {"type": "array", "minItems": 1, "maxItems": crate::evaluate::MAX_ITEMS, "items": {"type": "object", "additionalProperties": false, "required": ["tool"], "properties": asked()}},
+                "tool": asked()["tool"], "toolOrg": asked()["toolOrg"], "input": asked()["input"],
+                "taskRef": asked()["taskRef"], "jobSpace": asked()["jobSpace"], "context": asked()["context"]
+            }
+        },
+        "Evaluation": {
+            "type": "object",
+            "description": "The decision on one call, or items with one each. An item that cannot be read is a Deny with reason InvalidRequest.",
+            "properties": evaluation()
         },
         "RunResult": {
             "type": "object",
@@ -167,6 +202,59 @@ fn schemas() -> Value {
                 "id": {"type": "string", "description": "Id under which a denial is recorded."}
             }
         }
+    })
+}
+
+fn any() -> Value {
+    json!({"$ref": "#/components/schemas/Any"})
+}
+
+/// Fields of a decision as shown.
+fn decision() -> Value {
+    json!({
+        "verdict": {"type": "string", "enum": ["Allow", "Deny", "RequireApproval"]},
+        "reason": {"type": "string"},
+        "message": {"type": "string"},
+        "hint": {"type": "string"},
+        "rules": {"type": "array", "items": {"type": "string"}},
+        "advisory": {"type": "array", "items": {"type": "string"}},
+        "rewrites": {"type": "array", "description": "What rules changed in the input.", "items": {"type": "object", "properties": {
+            "rule": {"type": "string"},
+            "paths": {"type": "array", "items": {"type": "string"}, "description": "JSON Pointers."}
+        }}},
+        "snapshot": {"type": "string"},
+        "input": digest(),
+        "record": {"type": "integer"},
+        "at": {"type": "string", "format": "date-time"},
+        "by": {"type": "string"}
+    })
+}
+
+/// Fields of a decision that nothing follows from: no record, no digest of the input.
+fn evaluation() -> Value {
+    let mut fields = decision();
+    if let Some(fields) = fields.as_object_mut() {
+        fields.remove("record");
+        fields.remove("input");
+        fields.insert(
+            "requirements".to_owned(),
+            json!({"type": "array", "items": {"type": "object"}, "description": "Who would have to approve."}),
+        );
+        fields.insert("items".to_owned(), json!({"type": "array", "items": {"$ref": "#/components/schemas/Evaluation"}}));
+    }
+    fields
+}
+
+/// Fields of a call that is asked about.
+fn asked() -> Value {
+    let text = |most: u32, description: &str| json!({"type": "string", "minLength": 1, "maxLength": most, "description": description});
+    json!({
+        "tool": text(253, "Name of the Tool."),
+        "toolOrg": text(50, "Org above that has the Tool and exports it; default: the own Org."),
+        "input": {"type": "object", "description": "Input, as the Tool's input schema says; at most 32 KiB."},
+        "taskRef": text(253, "Task that the call is for."),
+        "jobSpace": text(63, "Job space that the call is for; with taskRef, that Task's."),
+        "context": text(128, "Opaque id of the conversation.")
     })
 }
 
@@ -267,6 +355,7 @@ mod tests {
         assert_eq!(names(&call), names(&answer));
         assert_eq!(names(&call["result"]["properties"]), names(&answer["result"]));
         assert_eq!(names(&call["decision"]["properties"]), names(&answer["decision"]));
+        assert_eq!(names(&asked()), crate::evaluate::ITEM_FIELDS.iter().map(|f| (*f).to_owned()).collect());
         assert_eq!(names(&properties("Problem")), names(&Problem::full()));
         let posted = json!({"exitCode": 1, "stdout": "", "stderrTail": "x", "timedOut": true, "tooLarge": true});
         let output: polity_runtime::internal::ShimOutput = serde_json::from_value(posted).unwrap();

@@ -93,6 +93,26 @@ impl Problem {
         serde_json::to_value(body).unwrap()
     }
 
+    /// What is answered, as JSON.
+    pub fn body(&self) -> impl Serialize + '_ {
+        self.body.as_ref()
+    }
+
+    /// What would pass; empty when nothing can be said.
+    pub fn told_hint(&self) -> &str {
+        &self.body.hint
+    }
+
+    /// Rules that led to it.
+    pub fn rules(&self) -> &[String] {
+        &self.body.rules
+    }
+
+    /// Whether it says no for good, rather than that it cannot be said or is malformed.
+    pub fn is_denial(&self) -> bool {
+        matches!(self.status, StatusCode::FORBIDDEN | StatusCode::CONFLICT | StatusCode::PAYLOAD_TOO_LARGE)
+    }
+
     /// The reason code.
     pub fn reason(&self) -> &str {
         &self.body.reason

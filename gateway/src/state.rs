@@ -7,7 +7,7 @@ use polity_runtime::{CancellationToken, cache::Cache, clock::SharedClock, identi
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
-use crate::{cluster::ClusterLookup, core::Core, http_tool::HttpTools};
+use crate::{cluster::ClusterLookup, core::Core, http_tool::HttpTools, metrics::Metrics};
 
 /// Calls that one replica handles at once; more are told to come again.
 const CALLS_AT_ONCE: usize = 512;
@@ -60,6 +60,10 @@ pub struct Gateway {
     pub replica: Replica,
     /// Username of the edge's own account, for `via`.
     pub username: String,
+    /// What it has done, counted.
+    pub metrics: Metrics,
+    /// Names that requests may ask this server by, over MCP.
+    pub names: Vec<String>,
     /// Work that must not be dropped in the middle, whoever has stopped listening.
     pub work: TaskTracker,
     pub(crate) call_slots: Semaphore,
@@ -73,6 +77,10 @@ pub struct Settings {
     pub replica: String,
     /// Namespace of Polity itself.
     pub system_namespace: String,
+    /// Names and addresses of the server's certificate: the only ones that MCP clients may ask it by.
+    pub names: Vec<String>,
+    /// What it counts.
+    pub metrics: Metrics,
 }
 
 impl Gateway {
@@ -97,6 +105,8 @@ impl Gateway {
             clock,
             replica: Replica::new(&settings.replica, rand::random()),
             username: names::service_account_username(&settings.system_namespace, names::EDGE),
+            metrics: settings.metrics.clone(),
+            names: settings.names.clone(),
             work: TaskTracker::new(),
             call_slots: Semaphore::new(CALLS_AT_ONCE),
             wait_slots: Semaphore::new(WAITS_AT_ONCE),

@@ -5,8 +5,12 @@ use axum::http::HeaderMap;
 /// The `traceparent` to go on with. From a caller's only the trace and parent ids are taken; what cannot be read is replaced, as the
 /// recommendation says.
 pub fn of(headers: &HeaderMap, random: [u8; 24]) -> String {
-    let given = headers.get("traceparent").and_then(|v| v.to_str().ok()).map(str::trim);
-    match given {
+    of_text(headers.get("traceparent").and_then(|v| v.to_str().ok()), random)
+}
+
+/// `of` a `traceparent` that came by another way.
+pub fn of_text(given: Option<&str>, random: [u8; 24]) -> String {
+    match given.map(str::trim) {
         Some(text) if valid(text) => text.to_owned(),
         _ => polity_made(random),
     }

@@ -76,6 +76,9 @@ pub struct Edge {
     /// Base URL of core. Default: `https://polity-core.NAMESPACE.svc:8443`.
     #[arg(long, env = "POLITY_CORE_URL")]
     pub core_url: Option<String>,
+    /// More names of the edge's certificate, as core has them: what MCP clients may ask it by.
+    #[arg(long, env = "POLITY_EDGE_NAMES", value_delimiter = ',')]
+    pub edge_names: Vec<String>,
     /// Networks of the cluster (Pods, Services, nodes), which `http` tools never reach.
     #[arg(long, env = "POLITY_CLUSTER_CIDRS", value_delimiter = ',')]
     pub cluster_cidrs: Vec<String>,

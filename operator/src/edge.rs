@@ -7,6 +7,7 @@ use kube::Client;
 use polity_gateway::Gateway;
 use polity_runtime::{
     CancellationToken,
+    ca_store::CaConfig,
     cache::Cache,
     clock::SystemClock,
     core_client::{CoreClient, CoreConfig},
@@ -62,7 +63,12 @@ pub async fn run(settings: config::Edge, stop: CancellationToken) -> Result<()> 
     let configured = networks(&settings.cluster_cidrs)?;
     let egress = Arc::new(arc_swap::ArcSwapOption::empty());
     tasks.spawn(polity_gateway::cluster::keep_egress(client.clone(), configured, egress.clone(), stop.clone()));
-    let named = polity_gateway::Settings { replica: settings.common.pod_name.clone(), system_namespace: settings.common.namespace.clone() };
+    let named = polity_gateway::Settings {
+        replica: settings.common.pod_name.clone(),
+        system_namespace: settings.common.namespace.clone(),
+        names: CaConfig { edge_names: settings.edge_names.clone(), ..CaConfig::new(&settings.common.namespace) }.edge(),
+        metrics: polity_gateway::Metrics::new(&metrics)?,
+    };
     let http = Gateway::http_tools(client.clone(), egress);
     let gateway = Gateway::new(&named, client, cache, core, http, Arc::new(SystemClock), &stop);
     tasks.spawn(polity_gateway::executor::run(gateway.clone(), stop.clone()));

@@ -45,6 +45,7 @@ pub fn start(cluster: &Cluster, built: &Path) -> Result<String> {
     let edge = [
         ("POLITY_POD_NAME", "polity-edge-0".to_owned()),
         ("POLITY_CORE_URL", format!("https://127.0.0.1:{internal}")),
+        ("POLITY_EDGE_NAMES", "127.0.0.1,localhost".to_owned()),
         ("POLITY_CLUSTER_CIDRS", "10.0.0.0/8,172.16.0.0/12,192.168.0.0/16".to_owned()),
         ("POLITY_LISTEN_GATEWAY", listen(gateway)),
         ("POLITY_LISTEN_WEBHOOK", listen(webhook)),

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use polity_api::role::{Export, RoleRef};
+use polity_api::{
+    reasons,
+    role::{Export, RoleRef},
+};
 
 use crate::{
     AgentFacts, BudgetLimit, Key, Snapshot, ToolFacts, grant,
@@ -70,6 +73,24 @@ impl Snapshot {
 
     pub(crate) fn tool_in_force(&self, name: &str, org: Option<&str>) -> Option<&ToolInForce> {
         self.tools.get(&(org.unwrap_or(&self.org).to_owned(), name.to_owned()))
+    }
+
+    /// Tools that a user could use with a verb: those that a Role which he holds at that time grants, be it for Tasks of a job space only. What Policies
+    /// say of them depends on the arguments and is not asked here; Tools that are not usable are left out. Ordered by Org and name.
+    ///
+    /// # Errors
+    /// The reason and message with which `decide` denies every call of this user.
+    pub fn reachable(&self, verb: &str, username: &str, now: Timestamp) -> Result<Vec<Arc<ToolFacts>>, (&'static str, String)> {
+        self.is_open().map_err(|(reason, message)| (reason, message.to_owned()))?;
+        if let Some((org, start)) = self.starts.iter().find(|(_, start)| *start > now) {
+            return Err((reasons::ORG_SUSPENDED, format!("Org {org} starts at {start}")));
+        }
+        let agent = self.agent_by_username(username).ok_or_else(|| {
+            (reasons::UNKNOWN_CALLER, format!("{username:?} is not the username of exactly one Agent of Org {}", self.org))
+        })?;
+        let grants: Vec<_> = self.held(&agent, Some(now)).filter(|(_, r)| r.usable).flat_map(|(_, r)| &r.role.spec.grants).collect();
+        let usable = self.tools.values().filter(|t| t.compiled.broken.is_none()).map(|t| &t.facts);
+        Ok(usable.filter(|tool| grants.iter().any(|g| grant::covers(g, verb, tool))).cloned().collect())
     }
 
     /// Policies whose match selects a Tool here whoever calls it.
@@ -145,5 +166,69 @@ impl Snapshot {
         let mut found: Vec<_> = self.users.iter().filter(|(_, claims)| matches!(claims.as_slice(), [one] if one.name == agent)).collect();
         found.sort_by_key(|(_, claims)| claims.first().is_none_or(|a| a.namespace != self.namespace));
         found.first().map(|(username, _)| username.as_str())
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::needless_pass_by_value, reason = "JSON is written in place")]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::World;
+
+    fn object(kind: &str, namespace: &str, name: &str, spec: Value) -> Value {
+        let metadata = if namespace.is_empty() { json!({"name": name}) } else { json!({"name": name, "namespace": namespace}) };
+        json!({"apiVersion": "polity.dev/v1alpha1", "kind": kind, "metadata": metadata, "spec": spec})
+    }
+
+    fn tool(namespace: &str, name: &str, more: Value) -> Value {
+        let mut spec = json!({"runtime": {"container": {"image": "i", "command": ["c"]}}});
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        object("Tool", namespace, name, spec)
+    }
+
+    fn world(unit: Value) -> World {
+        World::from_objects(vec![
+            object("Org", "", "acme", json!({})),
+            object("Org", "", "unit", unit),
+            object("Agent", "unit", "bot", json!({"type": "AI", "image": "i", "command": ["c"]})),
+            object("Role", "unit", "r", json!({"grants": [{"tools": ["a*"], "risk": ["money"]}], "assignment": {"agents": ["bot"]}})),
+            object(
+                "Role",
+                "unit",
+                "audits",
+                json!({"grants": [{"tools": ["audit"]}], "jobSpace": "audit", "assignment": {"agents": ["bot"]}}),
+            ),
+            tool("unit", "a-own", json!({"risk": ["money"]})),
+            tool("unit", "a-risky", json!({"risk": ["external"]})),
+            tool("unit", "a-broken", json!({"inputSchema": {"type": 1}})),
+            tool("unit", "audit", json!({})),
+            tool("unit", "other", json!({})),
+            tool("acme", "a-shared", json!({"export": "Descendants"})),
+            tool("acme", "a-hidden", json!({})),
+        ])
+    }
+
+    const BOT: &str = "system:serviceaccount:unit:polity-agent-bot";
+
+    fn reachable(unit: Value, username: &str) -> Result<Vec<String>, &'static str> {
+        let snapshot = Snapshot::build(&world(unit), "unit");
+        let found = snapshot.reachable("tool.call", username, Timestamp::constant(1_767_268_800, 0)).map_err(|(reason, _)| reason)?;
+        Ok(found.iter().map(|t| format!("{}/{}", t.org, t.name)).collect())
+    }
+
+    #[test]
+    fn a_caller_reaches_what_its_roles_grant_and_what_is_usable() {
+        let parent = json!({"parentRef": {"name": "acme"}});
+        assert_eq!(reachable(parent.clone(), BOT).unwrap(), ["acme/a-shared", "unit/a-own", "unit/audit"]);
+        assert_eq!(reachable(parent.clone(), "nobody"), Err(reasons::UNKNOWN_CALLER));
+        let later = json!({"parentRef": {"name": "acme"}, "startAt": "2026-06-01T00:00:00Z"});
+        assert_eq!(reachable(later, BOT), Err(reasons::ORG_SUSPENDED));
+        let suspended = json!({"parentRef": {"name": "acme"}, "suspend": true});
+        assert_eq!(reachable(suspended, BOT), Err(reasons::ORG_SUSPENDED));
+        let snapshot = Snapshot::build(&world(parent), "unit");
+        let now = Timestamp::constant(1_767_268_800, 0);
+        assert!(snapshot.reachable("model.call", BOT, now).unwrap().is_empty(), "another verb");
     }
 }

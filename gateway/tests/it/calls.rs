@@ -317,7 +317,12 @@ async fn an_old_view_decides_nothing() {
     let (api, ledger) = (Api::new(), Arc::<Ledger>::default());
     let edge = Edge::start_with("polity-edge-1", api.clone(), ledger.clone()).await;
     let cancel = polity_runtime::CancellationToken::new();
-    let settings = polity_gateway::Settings { replica: "r".into(), system_namespace: "polity-system".into() };
+    let settings = polity_gateway::Settings {
+        replica: "r".into(),
+        system_namespace: "polity-system".into(),
+        names: Vec::new(),
+        metrics: polity_gateway::Metrics::new(&prometheus::Registry::new()).unwrap(),
+    };
     let http = polity_gateway::Gateway::http_tools(api.client(), Arc::default());
     let cache = polity_runtime::cache::Cache::start(api.client(), &cancel);
     let unsynced = polity_gateway::Gateway::new(
@@ -329,7 +334,14 @@ async fn an_old_view_decides_nothing() {
         Arc::new(polity_runtime::clock::SystemClock),
         &cancel,
     );
-    let stale = Edge { api: api.clone(), ledger: ledger.clone(), upstream: edge.upstream.clone(), gateway: unsynced, cancel };
+    let stale = Edge {
+        api: api.clone(),
+        ledger: ledger.clone(),
+        upstream: edge.upstream.clone(),
+        gateway: unsynced,
+        cancel,
+        registry: prometheus::Registry::new(),
+    };
     let (status, headers, problem) =
         stale.full("POST", "/v1/orgs/acme/calls", "payer-token", json!({"tool": "pay", "input": {"amount": 1}}).to_string()).await;
     assert_eq!((status.as_u16(), &problem["reason"]), (503, &json!("PolicyStale")));

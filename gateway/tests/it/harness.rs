@@ -13,7 +13,7 @@ use arc_swap::ArcSwapOption;
 use axum::{Json, Router, body::Body, extract::State, http::StatusCode};
 use futures::future::BoxFuture;
 use polity_gateway::{
-    Gateway, Settings,
+    Gateway, Metrics, Settings,
     egress::Egress,
     http_tool::{HttpTools, Lookup, Roots},
 };
@@ -66,6 +66,7 @@ pub struct Edge {
     pub upstream: Arc<Upstream>,
     pub gateway: Arc<Gateway>,
     pub cancel: CancellationToken,
+    pub registry: prometheus::Registry,
 }
 
 fn object(kind: &str, name: &str, spec: Value) -> Value {
@@ -120,10 +121,13 @@ impl Edge {
         let cancel = CancellationToken::new();
         let egress = Arc::new(ArcSwapOption::from_pointee(Egress::new(Vec::new(), Vec::new())));
         let http = HttpTools { lookup: Arc::new(Local), egress, roots: Roots::of(rustls::RootCertStore::empty()) };
-        let settings = Settings { replica: replica.into(), system_namespace: "polity-system".into() };
+        let registry = prometheus::Registry::new();
+        let metrics = Metrics::new(&registry).unwrap();
+        let names = vec!["polity-edge".into(), "::1".into()];
+        let settings = Settings { replica: replica.into(), system_namespace: "polity-system".into(), names, metrics };
         let cache = Cache::fixed(world(port));
         let gateway = Gateway::new(&settings, api.client(), cache, ledger.clone(), http, Arc::new(SystemClock), &cancel);
-        Self { api, ledger, upstream: heard, gateway, cancel }
+        Self { api, ledger, upstream: heard, gateway, cancel, registry }
     }
 
     pub async fn ask(&self, method: &str, path: &str, token: &str, body: Option<Value>) -> (StatusCode, Value) {
@@ -145,6 +149,11 @@ impl Edge {
 
     pub async fn call(&self, body: Value) -> (StatusCode, Value) {
         self.ask("POST", "/v1/orgs/acme/calls", "payer-token", Some(body)).await
+    }
+
+    /// What `/metrics` would say.
+    pub fn metrics(&self) -> String {
+        prometheus::TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap()
     }
 
     pub fn sent(&self) -> usize {

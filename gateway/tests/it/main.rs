@@ -9,7 +9,9 @@
 
 mod api;
 mod calls;
+mod evaluate;
 mod executor;
 mod harness;
 mod ledger;
+mod mcp;
 mod shims;

@@ -1,0 +1,124 @@
+//! What one MCP request is answered. The SDK speaks the protocol; this says what the server is, lists, and hands calls on.
+
+use std::{sync::Arc, time::Duration};
+
+use polity_api::Caller;
+use polity_runtime::CancellationToken;
+use rmcp::{
+    ErrorData, RoleServer, ServerHandler,
+    model::{
+        CallToolRequestParams, CallToolResponse, Implementation, ListToolsResult, PaginatedRequestParams, ProgressNotificationParam,
+        ProtocolVersion, ServerCapabilities, ServerConfig,
+    },
+    service::RequestContext,
+};
+use tokio::time::Instant;
+
+use super::{list, meta::Told, result};
+use crate::{
+    calls::Patience,
+    decide::{Ask, VERB, busy},
+    id,
+    metrics::Door,
+    state::Gateway,
+    trace,
+};
+
+/// How often a client that asked for progress hears that its call still runs.
+const PROGRESS: Duration = Duration::from_secs(2);
+/// What a Tool's own time is waited for beyond it, so that the time-out's own answer arrives.
+const BEYOND: Duration = Duration::from_secs(10);
+/// Longest that a request is held open.
+const LONGEST: Duration = Duration::from_secs(900);
+
+const INSTRUCTIONS: &str = "Every call is decided by the rules of the organisation, recorded, and only then run. A result with isError says in its text \
+    whether the call was denied (with rule, reason and what would pass), failed, or waits for a person; nothing has run where it says so.";
+
+/// One request's view of an Org.
+#[derive(Clone)]
+pub struct Server {
+    gateway: Arc<Gateway>,
+    org: String,
+    caller: Arc<Caller>,
+    traceparent: Option<String>,
+}
+
+impl Server {
+    /// For one request of a caller.
+    pub fn new(gateway: Arc<Gateway>, org: String, caller: Arc<Caller>, traceparent: Option<String>) -> Self {
+        Self { gateway, org, caller, traceparent }
+    }
+
+    /// The Tools listed to this caller, or why there are none.
+    fn listed(&self) -> Result<Vec<rmcp::model::Tool>, ErrorData> {
+        let view = self.gateway.view(&self.org).map_err(|problem| result::refusal(&problem))?;
+        let reachable = view.reachable(VERB, &self.caller.username, self.gateway.clock.now());
+        let reachable = reachable.map_err(|(reason, message)| result::refused(reason, &message))?;
+        Ok(list::tools(&self.org, &reachable))
+    }
+}
+
+impl ServerHandler for Server {
+    fn get_info(&self) -> ServerConfig {
+        let name = Implementation::new("polity", env!("CARGO_PKG_VERSION")).with_title(format!("Polity: Org {}", self.org));
+        ServerConfig::new(ServerCapabilities::builder().enable_tools().build()).with_server_info(name).with_instructions(INSTRUCTIONS)
+    }
+
+    async fn list_tools(
+        &self,
+        request: Option<PaginatedRequestParams>,
+        _: RequestContext<RoleServer>,
+    ) -> Result<ListToolsResult, ErrorData> {
+        list::page(self.listed()?, request.and_then(|r| r.cursor).as_deref())
+    }
+
+    async fn call_tool(&self, request: CallToolRequestParams, context: RequestContext<RoleServer>) -> Result<CallToolResponse, ErrorData> {
+        let told = Told::of(&context.meta)?;
+        let (tool_org, tool) = list::named(&request.name);
+        let spec = told.spec(tool, tool_org, request.arguments.unwrap_or_default()).map_err(|problem| result::refusal(&problem))?;
+        let Ok(_slot) = self.gateway.call_slots.try_acquire() else { return Ok(result::of_problem(&busy()).into()) };
+        let view = match self.gateway.view(&self.org) {
+            Ok(view) => view,
+            Err(problem) => return Ok(result::of_problem(&problem).into()),
+        };
+        let takes = view.tool(tool, tool_org).map_or(0, |t| u64::try_from(t.spec.timeout_seconds).unwrap_or_default());
+        let run = told.wait.unwrap_or(Duration::from_secs(takes) + BEYOND).min(LONGEST);
+        let id = id::new(view.org_uid(), &self.caller.username, rand::random());
+        let key = spec.idempotency_key.clone();
+        let traced = trace::of_text(context.meta.get_traceparent().or(self.traceparent.as_deref()), rand::random());
+        let ask = Ask::new(&self.org, self.caller.as_ref().clone(), spec, id, traced);
+
+        // Since 2026-07-28 a client that closes the stream cancels; before, it had only lost it.
+        let modern = context.protocol_version().is_some_and(|v| v.as_str() >= ProtocolVersion::V_2026_07_28.as_str());
+        let cancel = CancellationToken::new();
+        let guard = modern.then(|| cancel.clone().drop_guard());
+        let call = self.gateway.call(Door::Mcp, ask, Patience { run, people: Duration::ZERO }, cancel);
+        let answer = tokio::select! {
+            answer = call => answer,
+            () = context.ct.cancelled() => return Err(ErrorData::internal_error("canceled", None)),
+            () = progress(&context) => return Err(ErrorData::internal_error("no progress", None)),
+        };
+        if let Some(guard) = guard {
+            guard.disarm();
+        }
+        match answer {
+            Ok(answer) => Ok(result::of_answer(&answer, &self.org, &request.name, key.as_deref()).into()),
+            Err(problem) if result::is_unknown_tool(&problem) => Err(result::refusal(&problem)),
+            Err(problem) => Ok(result::of_problem(&problem).into()),
+        }
+    }
+}
+
+/// Tells a client that asked for it how long its call has been under way. Never ends.
+async fn progress(context: &RequestContext<RoleServer>) {
+    let Some(token) = context.meta.get_progress_token() else { return std::future::pending().await };
+    let started = Instant::now();
+    loop {
+        tokio::time::sleep(PROGRESS).await;
+        let seconds = started.elapsed().as_secs();
+        let said = ProgressNotificationParam::new(token.clone(), started.elapsed().as_secs_f64())
+            .with_message(format!("under way for {seconds} s"));
+        // Who does not listen to progress may still want the answer.
+        let _ = context.peer.notify_progress(said).await;
+    }
+}
