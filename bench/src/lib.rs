@@ -1,4 +1,10 @@
-//! What every bench needs: repeats of a figure, and the report of them. Measures nothing itself.
+//! The benches and what they share: load, servers under test, repeats of a figure, and the report of them.
+//!
+//! Nothing here decides or governs anything: it drives what ships.
 
+pub mod admission;
+pub mod certs;
+pub mod load;
 pub mod report;
 pub mod samples;
+pub mod server;

@@ -10,13 +10,14 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 
+use polity_bench::admission;
 use polity_bench::report::Report;
 
 /// Something that can be measured: its name, what it compares, and how.
 type Bench = (&'static str, &'static str, fn() -> Result<Report>);
 
 /// All of them.
-const BENCHES: &[Bench] = &[];
+const BENCHES: &[Bench] = &[("admission", "CPU of a review beside a bare echo and OPA", admission::run)];
 
 /// Measures Polity beside a peer or a limit.
 #[derive(Parser)]
@@ -26,6 +27,12 @@ struct Arguments {
     /// Folder for `NAME.json`.
     #[arg(long, default_value = "target/bench")]
     out: PathBuf,
+    /// What a bench starts itself as: the server under test.
+    #[arg(long, hide = true, requires = "folder")]
+    serve: Option<String>,
+    /// Folder with its certificates.
+    #[arg(long, hide = true)]
+    folder: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -39,6 +46,9 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<()> {
+    if let (Some(what), Some(folder)) = (&arguments.serve, &arguments.folder) {
+        return admission::serve(what, folder);
+    }
     if arguments.names.is_empty() {
         for (name, what, _) in BENCHES {
             println!("{name:<12} {what}");

@@ -42,6 +42,8 @@ pub enum Command {
     Approvals(ApprovalsArgs),
     /// Call a Tool and show what came out.
     Call(CallArgs),
+    /// Ask whether a call would be allowed, without making it: on the cluster in your own name, or offline from files.
+    CanI(CanIArgs),
     /// Show the Org tree with namespaces, quota and workers.
     Tree(TreeArgs),
     /// Verify and export the ledger's records, from files.
@@ -79,6 +81,39 @@ pub enum PolicyCommand {
         /// Test files and directories.
         #[arg(short = 't', long = "tests", required = true, num_args = 1..)]
         tests: Vec<PathBuf>,
+        /// How to print.
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Output,
+    },
+    /// Time the decisions of test files against manifests, on this machine.
+    Bench {
+        /// Manifest files and directories.
+        #[arg(short = 'f', long = "filename", required = true, num_args = 1..)]
+        manifests: Vec<PathBuf>,
+        /// Test files and directories.
+        #[arg(short = 't', long = "tests", required = true, num_args = 1..)]
+        tests: Vec<PathBuf>,
+        /// Seconds for all of them together.
+        #[arg(long, default_value_t = 2.0)]
+        seconds: f64,
+        /// Fail if half of a test's decisions take longer than so many microseconds.
+        #[arg(long)]
+        max_micros: Option<f64>,
+        /// How to print.
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Output,
+    },
+    /// Decide recorded calls again with a candidate Policy, and list what would change. Fails if something would.
+    Replay {
+        /// Manifest files and directories of the organisation as it is.
+        #[arg(short = 'f', long = "filename", required = true, num_args = 1..)]
+        manifests: Vec<PathBuf>,
+        /// Files and directories with the Policies to try: each is added, or takes the place of the one of its name.
+        #[arg(short = 'c', long = "candidate", required = true, num_args = 1..)]
+        candidates: Vec<PathBuf>,
+        /// Exported records, one a line; `-` for standard input.
+        #[arg(long)]
+        records: PathBuf,
         /// How to print.
         #[arg(short, long, value_enum, default_value_t)]
         output: Output,
@@ -135,6 +170,40 @@ pub struct CallArgs {
     /// Longest time to wait, in seconds.
     #[arg(long, default_value_t = 300)]
     pub timeout: u64,
+    /// How to print.
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Output,
+}
+
+/// Arguments of `can-i`.
+#[derive(Debug, Args)]
+pub struct CanIArgs {
+    /// Name of the Tool.
+    pub tool: String,
+    /// Input as JSON, `@FILE`, or `-` for standard input.
+    #[arg(long, default_value = "{}")]
+    pub input: String,
+    /// Org above that has the Tool.
+    #[arg(long)]
+    pub tool_org: Option<String>,
+    /// Task that the call would be for; only on a cluster.
+    #[arg(long, conflicts_with = "manifests")]
+    pub task: Option<String>,
+    /// Job space that the call would be for.
+    #[arg(long)]
+    pub job_space: Option<String>,
+    /// Manifest files and directories: decide from these alone, without a cluster.
+    #[arg(short = 'f', long = "filename", num_args = 1.., requires = "org")]
+    pub manifests: Vec<PathBuf>,
+    /// Offline: the Org that the call would be made in.
+    #[arg(long, requires = "manifests")]
+    pub org: Option<String>,
+    /// Offline: the Agent that would call.
+    #[arg(long, requires = "manifests", conflicts_with = "caller")]
+    pub agent: Option<String>,
+    /// Offline: the username that would call.
+    #[arg(long, requires = "manifests")]
+    pub caller: Option<String>,
     /// How to print.
     #[arg(short, long, value_enum, default_value_t)]
     pub output: Output,

@@ -1,10 +1,11 @@
-//! `kubectl polity`: the command line for people. Checks and tests Policies offline, decides Approvals, calls Tools, verifies and
-//! exports records, shows the Org tree.
+//! `kubectl polity`: the command line for people. Checks and tests Policies offline, decides Approvals, asks for and makes
+//! calls, verifies and exports records, shows the Org tree.
 //!
 //! It has no rights of its own: whatever it does on a cluster, its user could do with kubectl.
 
 mod args;
 mod audit;
+mod can_i;
 mod cluster;
 mod policy;
 mod table;
@@ -47,6 +48,8 @@ fn run(line: Line) -> anyhow::Result<Verdict> {
         Command::Approve(command) => cluster::run(&line.cluster, |c| async move { cluster::approve::run(&c, &command, out).await }),
         Command::Approvals(command) => cluster::run(&line.cluster, |c| async move { cluster::approvals::run(&c, &command, out).await }),
         Command::Call(command) => cluster::run(&line.cluster, |c| async move { cluster::call::run(&c, &command, out).await }),
+        Command::CanI(command) if !command.manifests.is_empty() => can_i::offline(&command, out),
+        Command::CanI(command) => cluster::run(&line.cluster, |c| async move { can_i::online(&c, &command, out).await }),
         Command::Tree(command) => cluster::run(&line.cluster, |c| async move { cluster::tree::run(&c, &command, out).await }),
     }
 }

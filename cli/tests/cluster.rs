@@ -205,3 +205,36 @@ async fn tree_shows_orgs_with_what_they_have() {
 fn without_a_cluster_it_says_so() {
     common::run(&["approvals"]).ends(1).has(&["no usable kubeconfig"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn can_i_is_a_dry_run() {
+    let server = Server::start(move |method, path, body| match (method.as_str(), body["spec"]["tool"]["name"].as_str()) {
+        ("POST", _) if !path.contains("dryRun=All") => status(500, "InternalError", "this would have been a call"),
+        ("POST", Some("greet")) => (201, call(None, json!({}))),
+        ("POST", Some("pay")) => {
+            let mut made = call(None, json!({}));
+            made["warning"] = json!("waits for approval by holders of Role cfo (rule finance/limits/ask)");
+            (201, made)
+        }
+        ("POST", _) => {
+            let mut refused = status(
+                403,
+                "PolicyDenied",
+                "admission webhook \"x\" denied the request: PolicyDenied: too much Hint: Ask for at most 500.",
+            );
+            refused.1["details"] = json!({"causes": [{"reason": "finance/limits/most", "message": "too much"}]});
+            refused
+        }
+        _ => status(404, "NotFound", path),
+    })
+    .await;
+    server.run(&["can-i", "greet", "--input", r#"{"name":"x"}"#]).await.ends(0).has(&["yes"]);
+    server.run(&["can-i", "pay"]).await.ends(0).has(&["yes, after approval", "asks: holders of Role cfo (rule finance/limits/ask)"]);
+    server.run(&["can-i", "burn"]).await.ends(1).has(&["no: PolicyDenied", "why: too much", "hint: Ask for at most 500."]);
+    let json = server.run(&["can-i", "pay", "-o", "json"]).await.ends(0).json();
+    assert_eq!(
+        (&json["verdict"], &json["approvals"]),
+        (&json!("RequireApproval"), &json!(["holders of Role cfo (rule finance/limits/ask)"]))
+    );
+    server.run(&["can-i", "pay", "--agent", "x"]).await.ends(2).has(&["--filename"]);
+}

@@ -66,3 +66,29 @@ fn the_examples_hold() {
     run(&["policy", "check", "-f", &example("acme"), &example("hello")]).ends(0).has(&["0 with errors"]);
     run(&["policy", "test", "-f", &example("acme"), "-t", &example("acme/tests")]).ends(0).has(&["0 failed"]);
 }
+
+#[test]
+fn can_i_decides_from_files() {
+    let org = file("org.yaml");
+    let ask = |more: &[&str]| run(&[&["can-i", "refund", "-f", &org, "--org", "shop"], more].concat());
+    ask(&["--agent", "clerk-bot", "--input", r#"{"amount":1}"#]).ends(0).has(&["yes"]);
+    ask(&["--caller", "stranger", "--input", r#"{"amount":1}"#]).ends(1).has(&["no: ", "why: "]);
+    let denied = ask(&["--agent", "clerk-bot", "--input", r#"{"amount":100000}"#, "-o", "json"]).ends(1).json();
+    assert_eq!((&denied["verdict"], &denied["rules"]), (&"Deny".into(), &serde_json::json!(["shop/refunds/most"])));
+    ask(&["--agent", "nobody"]).ends(1).has(&["no Agent nobody"]);
+    ask(&[]).ends(1).has(&["--agent NAME or --caller USERNAME"]);
+    run(&["can-i", "refund", "-f", &org, "--org", "shp", "--agent", "x"]).ends(1).has(&["no Org \"shp\"", "shop"]);
+}
+
+#[test]
+fn bench_times_every_test() {
+    let (org, tests) = (file("org.yaml"), file("tests.yaml"));
+    let json = run(&["policy", "bench", "-f", &org, "-t", &tests, "--seconds", "0.05", "-o", "json"]).ends(0).json();
+    let timed = json["tests"].as_array().unwrap();
+    assert_eq!(timed.len(), 5);
+    assert!(timed.iter().all(|t| t["p50Micros"].as_f64().unwrap() > 0.0 && t["decisions"].as_u64().unwrap() > 0), "{json:#}");
+    let slow = run(&["policy", "bench", "-f", &org, "-t", &tests, "--seconds", "0.05", "--max-micros", "0.001"]);
+    slow.ends(1).has(&["SLOW  small refunds run", "P50"]);
+    run(&["policy", "bench", "-f", &org, "-t", &file("bad/wrong.yaml"), "--seconds", "0.01"]).ends(0);
+    run(&["policy", "bench", "-f", &org, "-t", &tests, "--seconds=-1"]).ends(1).has(&["--seconds"]);
+}

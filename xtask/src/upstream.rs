@@ -1,4 +1,4 @@
-//! The pinned upstream binaries of `e2e/cluster`, built once into the cache that checkouts share.
+//! The pinned upstream binaries of `e2e/cluster` and `e2e/peers`, built once into the cache that checkouts share.
 //!
 //! A module's binaries are kept under a digest of all that decides them, so a changed pin builds
 //! anew and an old one is still there for older checkouts. Never downloads a prebuilt binary.
@@ -15,8 +15,10 @@ use crate::cluster::Form;
 use crate::wait::{Look, until};
 use crate::{paths, run};
 
-/// One folder of `e2e/cluster` and what is built from it.
+/// One folder with pins and what is built from it.
 struct Module {
+    /// Below `e2e`.
+    home: &'static str,
     dir: &'static str,
     /// Name of the binary and its package.
     binaries: &'static [(&'static str, &'static str)],
@@ -25,9 +27,10 @@ struct Module {
 }
 
 const MODULES: &[Module] = &[
-    Module { dir: "pause", binaries: &[("pause", ".")], needed: node },
-    Module { dir: "etcd", binaries: &[("etcd", "go.etcd.io/etcd/server/v3")], needed: all },
+    Module { home: "cluster", dir: "pause", binaries: &[("pause", ".")], needed: node },
+    Module { home: "cluster", dir: "etcd", binaries: &[("etcd", "go.etcd.io/etcd/server/v3")], needed: all },
     Module {
+        home: "cluster",
         dir: "kubernetes",
         binaries: &[
             ("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver"),
@@ -40,6 +43,7 @@ const MODULES: &[Module] = &[
         needed: all,
     },
     Module {
+        home: "cluster",
         dir: "containerd",
         binaries: &[
             ("containerd", "github.com/containerd/containerd/v2/cmd/containerd"),
@@ -48,10 +52,18 @@ const MODULES: &[Module] = &[
         ],
         needed: node,
     },
-    Module { dir: "coredns", binaries: &[("coredns", "github.com/coredns/coredns")], needed: node },
-    Module { dir: "helm", binaries: &[("helm", "helm.sh/helm/v4/cmd/helm")], needed: all },
-    Module { dir: "kwok", binaries: &[("kwok", "sigs.k8s.io/kwok/cmd/kwok")], needed: simulated },
+    Module { home: "cluster", dir: "coredns", binaries: &[("coredns", "github.com/coredns/coredns")], needed: node },
+    Module { home: "cluster", dir: "helm", binaries: &[("helm", "helm.sh/helm/v4/cmd/helm")], needed: all },
+    Module { home: "cluster", dir: "kwok", binaries: &[("kwok", "sigs.k8s.io/kwok/cmd/kwok")], needed: simulated },
 ];
+
+/// What benches measure us against; no cluster needs it.
+const OPA: Module = Module { home: "peers", dir: "opa", binaries: &[("opa", "github.com/open-policy-agent/opa")], needed: |_| false };
+
+/// The OPA server; builds it if it is missing.
+pub fn opa() -> Result<PathBuf> {
+    Ok(cached(&OPA)?.join("opa"))
+}
 
 fn all(_: Form) -> bool {
     true
@@ -67,15 +79,10 @@ fn simulated(form: Form) -> bool {
 
 /// The folder with the binaries that a cluster of this form needs, as links into the cache; builds what is missing.
 pub fn binaries(form: Form) -> Result<PathBuf> {
-    let store = paths::cache()?.join("upstream");
-    fs::create_dir_all(&store)?;
     let bin = paths::target().join("upstream/bin");
     fs::create_dir_all(&bin)?;
     for module in MODULES.iter().filter(|module| (module.needed)(form)) {
-        let built = store.join(format!("{}-{}", module.dir, digest(module)?));
-        if !built.exists() {
-            build(module, &store, &built)?;
-        }
+        let built = cached(module)?;
         for (name, _) in module.binaries {
             link(&built.join(name), &bin.join(name))?;
         }
@@ -88,8 +95,19 @@ pub fn built(form: Form) -> Result<Vec<String>> {
     MODULES.iter().filter(|module| (module.needed)(form)).map(|module| Ok(format!("{}-{}", module.dir, digest(module)?))).collect()
 }
 
+/// The folder in the cache with a module's binaries; builds them if they are missing.
+fn cached(module: &Module) -> Result<PathBuf> {
+    let store = paths::cache()?.join("upstream");
+    fs::create_dir_all(&store)?;
+    let built = store.join(format!("{}-{}", module.dir, digest(module)?));
+    if !built.exists() {
+        build(module, &store, &built)?;
+    }
+    Ok(built)
+}
+
 fn source(module: &Module) -> PathBuf {
-    paths::root().join("e2e/cluster").join(module.dir)
+    paths::root().join("e2e").join(module.home).join(module.dir)
 }
 
 fn digest(module: &Module) -> Result<String> {
@@ -148,7 +166,7 @@ fn build(module: &Module, store: &Path, built: &Path) -> Result<()> {
     let _leftover = fs::remove_dir_all(&partial);
     fs::create_dir_all(&partial)?;
     let names: Vec<&str> = module.binaries.iter().map(|(name, _)| *name).collect();
-    println!("  building {} from e2e/cluster/{}", names.join(", "), module.dir);
+    println!("  building {} from e2e/{}/{}", names.join(", "), module.home, module.dir);
     compile(module, &partial, store)?;
     fs::rename(&partial, built).with_context(|| format!("move into {}", built.display()))
 }

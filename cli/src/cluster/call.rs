@@ -40,7 +40,8 @@ pub async fn run(cluster: &Cluster, args: &CallArgs, out: &mut dyn Write) -> Res
     show(&name, &ended, args, out)
 }
 
-fn input(text: &str) -> Result<Map<String, Value>> {
+/// The input of a call from the command line: JSON, `@FILE` or `-`.
+pub fn input(text: &str) -> Result<Map<String, Value>> {
     let text = match text.strip_prefix('@') {
         Some(file) => std::fs::read_to_string(file).with_context(|| format!("cannot read {file}"))?,
         None if text == "-" => {
@@ -54,7 +55,7 @@ fn input(text: &str) -> Result<Map<String, Value>> {
 }
 
 /// A denial of ours carries causes; anything else is an error of another kind.
-fn is_denial(status: &Status) -> bool {
+pub fn is_denial(status: &Status) -> bool {
     status.code == 403 && status.details.as_ref().is_some_and(|d| !d.causes.is_empty())
 }
 
@@ -63,15 +64,20 @@ fn denied(status: &Status, output: Output, out: &mut dyn Write) -> Result<Verdic
         writeln!(out, "{}", serde_json::to_string(status)?)?;
         return Ok(Verdict::Bad);
     }
+    let (message, hint) = told(status);
     writeln!(out, "denied: {}", status.reason)?;
-    let text = status.message.split_once("denied the request: ").map_or(status.message.as_str(), |(_, text)| text);
-    let text = text.strip_prefix(&format!("{}: ", status.reason)).unwrap_or(text);
-    let (message, hint) = text.split_once(" Hint: ").unwrap_or((text, ""));
     writeln!(out, "  why:  {message}")?;
     if !hint.is_empty() {
         writeln!(out, "  hint: {hint}")?;
     }
     Ok(Verdict::Bad)
+}
+
+/// Message and hint of a denial, without what the API server and the reason code put before them.
+pub fn told(status: &Status) -> (&str, &str) {
+    let text = status.message.split_once("denied the request: ").map_or(status.message.as_str(), |(_, text)| text);
+    let text = text.strip_prefix(&status.reason).and_then(|text| text.strip_prefix(": ")).unwrap_or(text);
+    text.split_once(" Hint: ").unwrap_or((text, ""))
 }
 
 async fn wait(api: Api<ToolCall>, name: &str, seconds: u64) -> Result<ToolCall> {

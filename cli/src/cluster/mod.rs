@@ -15,6 +15,7 @@ use kube::{
     config::{KubeConfigOptions, Kubeconfig},
 };
 use tower::util::MapResponseLayer;
+use warnings::Warnings;
 
 use crate::{Verdict, args::ClusterArgs};
 
@@ -24,6 +25,8 @@ pub struct Cluster {
     pub client: Client,
     /// Namespace.
     pub namespace: String,
+    /// Warnings of the API server so far; shown already.
+    pub warnings: Warnings,
 }
 
 /// Connects, and runs a command.
@@ -48,8 +51,11 @@ async fn connect(args: &ClusterArgs) -> Result<Cluster> {
     }
     .context("no usable kubeconfig")?;
     let namespace = args.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
-    let client = ClientBuilder::try_from(config).context("cannot connect")?.with_layer(&MapResponseLayer::new(warnings::show)).build();
-    Ok(Cluster { client, namespace })
+    let warnings = Warnings::default();
+    let heard = warnings.clone();
+    let layer = MapResponseLayer::new(move |response| heard.show(response));
+    let client = ClientBuilder::try_from(config).context("cannot connect")?.with_layer(&layer).build();
+    Ok(Cluster { client, namespace, warnings })
 }
 
 /// A refusal in the server's own words, without the wrapping of the client.

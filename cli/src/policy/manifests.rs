@@ -43,6 +43,13 @@ pub fn read(paths: &[PathBuf]) -> Result<(World, Vec<Misshapen>)> {
     Ok((world, problems))
 }
 
+/// What is misshapen in one document.
+pub fn problems(document: &Document) -> Result<Vec<Misshapen>> {
+    let mut problems = Vec::new();
+    check(document, &document.value, &schemas()?, &mut problems);
+    Ok(problems)
+}
+
 /// Schema of each kind.
 fn schemas() -> Result<BTreeMap<String, Value>> {
     let mut all = BTreeMap::new();

@@ -1,7 +1,9 @@
-//! `policy check` and `policy test`: the same functions that admission and decisions use, on files alone.
+//! `policy check`, `test`, `bench` and `replay`: the same functions that admission and decisions use, on files alone.
 
+mod bench;
 mod check;
-mod manifests;
+pub mod manifests;
+mod replay;
 mod test;
 
 use std::io::Write;
@@ -15,5 +17,9 @@ pub fn run(command: &PolicyCommand, out: &mut dyn Write) -> Result<Verdict> {
     match command {
         PolicyCommand::Check { manifests, output } => check::run(manifests, *output, out),
         PolicyCommand::Test { manifests, tests, output } => test::run(manifests, tests, *output, out),
+        PolicyCommand::Bench { manifests, tests, seconds, max_micros, output } => {
+            bench::run(manifests, tests, *seconds, *max_micros, *output, out)
+        }
+        PolicyCommand::Replay { manifests, candidates, records, output } => replay::run(manifests, candidates, records, *output, out),
     }
 }

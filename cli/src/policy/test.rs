@@ -35,7 +35,8 @@ pub fn run(paths: &[PathBuf], tests: &[PathBuf], output: Output, out: &mut dyn W
     Ok(if good { Verdict::Good } else { Verdict::Bad })
 }
 
-fn fixtures(paths: &[PathBuf]) -> Result<Vec<Fixture>> {
+/// The tests of files, in order.
+pub fn fixtures(paths: &[PathBuf]) -> Result<Vec<Fixture>> {
     let mut all: Vec<Fixture> = Vec::new();
     let mut names = BTreeSet::new();
     for document in documents(paths)? {

@@ -117,6 +117,25 @@ pub struct Requirement {
     pub message: String,
 }
 
+impl Requirement {
+    /// Who is asked, in words.
+    #[must_use]
+    pub fn asked(&self) -> String {
+        let who = if let Some(role) = &self.role {
+            match &role.org {
+                Some(org) => format!("holders of Role {} of Org {org}", role.name),
+                None => format!("holders of Role {}", role.name),
+            }
+        } else if let Some(group) = &self.group {
+            format!("members of group {group}")
+        } else {
+            "superiors of who asks".to_owned()
+        };
+        let people = if self.humans_only { "people who are " } else { "" };
+        if self.count > 1 { format!("{} {people}{who}", self.count) } else { format!("{people}{who}") }
+    }
+}
+
 /// One person's decision.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PersonDecision {

@@ -56,6 +56,8 @@ pub const CA_SECRET: &str = "polity-ca";
 /// Secret with the edge's serving and client certificate, written by core.
 pub const EDGE_TLS_SECRET: &str = "polity-edge-tls";
 
+/// How an admission warning begins that says whom a call will wait for; `kubectl polity can-i` reads it.
+pub const WAITS_FOR: &str = "waits for approval by ";
 /// Largest inline input of a ToolCall, in bytes of its canonical text.
 pub const MAX_INLINE_INPUT: usize = 32 * 1024;
 /// Largest result kept inline, in bytes of its canonical text.

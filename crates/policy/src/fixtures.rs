@@ -1,5 +1,7 @@
 //! Offline tests of an organisation's rules: calls with the verdict that is expected, decided as on a cluster. For `kubectl polity policy test`.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use polity_api::caller::Caller;
 use serde::{Deserialize, Serialize};
@@ -113,25 +115,43 @@ impl FixtureResult {
 /// Decides every fixture.
 #[must_use]
 pub fn run_fixtures(world: &World, fixtures: &[Fixture]) -> Vec<FixtureResult> {
-    let cache = CompileCache::default();
-    let mut snapshots: std::collections::BTreeMap<&str, Snapshot> = std::collections::BTreeMap::new();
-    let mut out = Vec::with_capacity(fixtures.len());
-    for fixture in fixtures {
-        let snapshot = snapshots.entry(&fixture.org).or_insert_with(|| Snapshot::build_with(world, &fixture.org, &cache));
-        out.push(run(snapshot, fixture));
-    }
-    out
+    let snapshots = snapshots(world, fixtures);
+    fixtures.iter().map(|fixture| run(&snapshots, fixture)).collect()
 }
 
-fn run(snapshot: &Snapshot, fixture: &Fixture) -> FixtureResult {
-    let wrong = |message: String| FixtureResult { name: fixture.name.clone(), failures: vec![message], decision: None };
+/// A view of each Org that fixtures name, by its name.
+#[must_use]
+pub fn snapshots(world: &World, fixtures: &[Fixture]) -> BTreeMap<String, Snapshot> {
+    let cache = CompileCache::default();
+    let mut snapshots = BTreeMap::new();
+    for fixture in fixtures {
+        snapshots.entry(fixture.org.clone()).or_insert_with(|| Snapshot::build_with(world, &fixture.org, &cache));
+    }
+    snapshots
+}
+
+/// A fixture with everything that its decision needs.
+#[derive(Debug)]
+pub struct Prepared<'a> {
+    snapshot: &'a Snapshot,
+    fixture: &'a Fixture,
+    caller: Caller,
+    task: Option<TaskFacts>,
+}
+
+/// Prepares a fixture to be decided any number of times.
+///
+/// # Errors
+/// What is wrong with the fixture.
+pub fn prepare<'a>(snapshots: &'a BTreeMap<String, Snapshot>, fixture: &'a Fixture) -> Result<Prepared<'a>, String> {
+    let Some(snapshot) = snapshots.get(&fixture.org) else { return Err(format!("no view of Org {} was built", fixture.org)) };
     let username = match (&fixture.caller, &fixture.agent) {
         (Some(caller), None) => caller.clone(),
         (None, Some(agent)) => match snapshot.username_of(agent) {
             Some(username) => username.to_owned(),
-            None => return wrong(format!("Org {} and those above have no Agent {agent} with a username of its own", fixture.org)),
+            None => return Err(format!("Org {} and those above have no Agent {agent} with a username of its own", fixture.org)),
         },
-        _ => return wrong("give either agent or caller".to_owned()),
+        _ => return Err("give either agent or caller".to_owned()),
     };
     let caller = Caller { username, groups: fixture.groups.clone(), ..Caller::default() };
     let task = fixture.task.as_ref().map(|t| TaskFacts {
@@ -140,21 +160,39 @@ fn run(snapshot: &Snapshot, fixture: &Fixture) -> FixtureResult {
         job_space: t.job_space.clone(),
         cancel: t.cancel,
     });
-    let decision = snapshot.decide(&Request {
-        verb: "tool.call",
-        tool: &fixture.tool,
-        tool_org: fixture.tool_org.as_deref(),
-        args: &fixture.args,
-        caller: &caller,
-        task: task.as_ref(),
-        job_space: fixture.job_space.as_deref(),
-        context: fixture.context.as_deref(),
-        id: "fixture",
-        approved: &fixture.approved,
-        now: fixture.now.unwrap_or(Timestamp::constant(1_767_268_800, 0)),
-    });
-    let failures = compare(fixture, &decision);
-    FixtureResult { name: fixture.name.clone(), failures, decision: Some(decision) }
+    Ok(Prepared { snapshot, fixture, caller, task })
+}
+
+impl Prepared<'_> {
+    /// Decides it.
+    #[must_use]
+    pub fn decide(&self) -> Decision {
+        let fixture = self.fixture;
+        self.snapshot.decide(&Request {
+            verb: "tool.call",
+            tool: &fixture.tool,
+            tool_org: fixture.tool_org.as_deref(),
+            args: &fixture.args,
+            caller: &self.caller,
+            task: self.task.as_ref(),
+            job_space: fixture.job_space.as_deref(),
+            context: fixture.context.as_deref(),
+            id: "fixture",
+            approved: &fixture.approved,
+            now: fixture.now.unwrap_or(Timestamp::constant(1_767_268_800, 0)),
+        })
+    }
+}
+
+fn run(snapshots: &BTreeMap<String, Snapshot>, fixture: &Fixture) -> FixtureResult {
+    let (failures, decision) = match prepare(snapshots, fixture) {
+        Ok(prepared) => {
+            let decision = prepared.decide();
+            (compare(fixture, &decision), Some(decision))
+        }
+        Err(problem) => (vec![problem], None),
+    };
+    FixtureResult { name: fixture.name.clone(), failures, decision }
 }
 
 fn compare(fixture: &Fixture, got: &Decision) -> Vec<String> {

@@ -26,7 +26,7 @@ pub mod world;
 pub use canon::digest;
 pub use check::{PolicyCheck, Problem, Summary, check_policy};
 pub use compile::CompileCache;
-pub use fixtures::{Expect, Fixture, FixtureResult, FixtureTask, run_fixtures};
+pub use fixtures::{Expect, Fixture, FixtureResult, FixtureTask, Prepared, prepare, run_fixtures, snapshots};
 pub use snapshot::Snapshot;
 pub use tool::{CompiledTool, compile_schema, facts as tool_facts};
 pub use types::*;

@@ -1,9 +1,13 @@
 //! Approval: a person adds the own entry, once, while it is pending, and only if it counts for something.
 
 use jiff::SignedDuration;
-use polity_api::{Approval, ApprovalSpec, approval::ApprovalPhase, reasons};
+use polity_api::{
+    Approval, ApprovalSpec,
+    approval::{ApprovalPhase, Requirement},
+    reasons,
+};
 
-use super::approver::{Person, agent_of, asked, counts};
+use super::approver::{Person, agent_of, counts};
 use crate::{
     mutate::near,
     outcome::{Accepted, Outcome, Refusal},
@@ -44,7 +48,7 @@ pub(super) fn update(state: &State, request: &Request<'_>) -> Outcome {
         let why: Vec<String> =
             old.spec.requirements.iter().filter_map(|r| counts(&view, &old.spec.requester, r, person, &agent).err()).collect();
         if why.len() == old.spec.requirements.len() {
-            let who = old.spec.requirements.iter().map(asked).collect::<Vec<_>>().join("; ");
+            let who = old.spec.requirements.iter().map(Requirement::asked).collect::<Vec<_>>().join("; ");
             return Err(refuse(why.join("; ")).hint(format!("ask {who}")));
         }
     }

@@ -57,22 +57,5 @@ pub fn counts(
     } else {
         false
     };
-    if among { Ok(()) } else { Err(format!("{name} is not among {} (rule {})", asked(requirement), requirement.rule)) }
-}
-
-/// Who is asked, in words.
-#[must_use]
-pub fn asked(requirement: &Requirement) -> String {
-    let who = if let Some(role) = &requirement.role {
-        match &role.org {
-            Some(org) => format!("holders of Role {} of Org {org}", role.name),
-            None => format!("holders of Role {}", role.name),
-        }
-    } else if let Some(group) = &requirement.group {
-        format!("members of group {group}")
-    } else {
-        "superiors of who asks".to_owned()
-    };
-    let people = if requirement.humans_only { "people who are " } else { "" };
-    if requirement.count > 1 { format!("{} {people}{who}", requirement.count) } else { format!("{people}{who}") }
+    if among { Ok(()) } else { Err(format!("{name} is not among {} (rule {})", requirement.asked(), requirement.rule)) }
 }

@@ -145,7 +145,7 @@ fn accepted(call: &ToolCall, decision: &Decision) -> Accepted {
     }
     if decision.verdict == Verdict::RequireApproval {
         for requirement in &decision.requirements {
-            accepted.warnings.push(&format!("waits for approval by {} (rule {})", super::approver::asked(requirement), requirement.rule));
+            accepted.warnings.push(&format!("{}{} (rule {})", names::WAITS_FOR, requirement.asked(), requirement.rule));
         }
         accepted.audit.insert("reason", reasons::APPROVAL_REQUIRED.to_owned());
     }
