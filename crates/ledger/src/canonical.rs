@@ -11,7 +11,7 @@ use std::fmt::Write;
 use serde_json::{Number, Value};
 
 /// Deeper nesting is refused; it is the depth that `serde_json` reads.
-const MAX_DEPTH: usize = 128;
+pub(crate) const MAX_DEPTH: usize = 128;
 
 /// Why a value has no canonical text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -22,6 +22,9 @@ pub enum CanonicalError {
     /// Nested too deeply.
     #[error("the value is nested deeper than {MAX_DEPTH} levels")]
     TooDeep,
+    /// It does not serialize at all.
+    #[error("the value cannot be written as JSON")]
+    Unwritable,
 }
 
 /// The canonical text of a value.
@@ -73,11 +76,11 @@ fn write_value(out: &mut String, value: &Value, depth: usize) -> Result<(), Cano
 }
 
 /// Order of UTF-16 code units; for ASCII it is the order of bytes.
-fn by_utf16(a: &str, b: &str) -> std::cmp::Ordering {
+pub(crate) fn by_utf16(a: &str, b: &str) -> std::cmp::Ordering {
     if a.is_ascii() && b.is_ascii() { a.cmp(b) } else { a.encode_utf16().cmp(b.encode_utf16()) }
 }
 
-fn write_string(out: &mut String, text: &str) {
+pub(crate) fn write_string(out: &mut String, text: &str) {
     out.push('"');
     let mut plain = 0;
     for (i, byte) in text.bytes().enumerate() {
@@ -113,7 +116,7 @@ fn write_number(out: &mut String, number: &Number) -> Result<(), CanonicalError>
 }
 
 /// ECMA-262 Number::toString. Rust's `{:e}` gives the same shortest digits; only the layout is done here.
-fn write_double(out: &mut String, double: f64) {
+pub(crate) fn write_double(out: &mut String, double: f64) {
     if double == 0.0 {
         out.push('0');
         return;

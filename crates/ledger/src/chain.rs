@@ -1,16 +1,12 @@
-//! Appending to a chain, and what the writer knows of Orgs and the epoch while it works.
-//!
-//! The cache mirrors what the database says inside the open transaction; whenever something is undone it is
-//! thrown away and read again. Nothing here answers a caller.
-
-use std::collections::HashMap;
+//! Appending to a chain. The head of a chain is kept in the cache and written once a batch. Nothing here answers a caller.
 
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use crate::canonical::canonical;
+use crate::cache::{Cache, OrgRow};
 use crate::fault::{Fault, Outcome, invalid};
 use crate::record::{Entry, FORMAT, NO_PREVIOUS, hash_of, kind};
+use crate::to_canonical::to_canonical;
 use crate::types::{OrgId, Refused};
 
 /// Longest text of a record.
@@ -28,23 +24,6 @@ pub(crate) struct Tx<'a> {
     pub(crate) now: Timestamp,
 }
 
-/// Rows that nearly every verb needs.
-#[derive(Debug, Default)]
-pub(crate) struct Cache {
-    epoch: Option<i64>,
-    pub(crate) version: Option<i64>,
-    orgs: HashMap<String, OrgRow>,
-}
-
-/// An Org and the head of its chain.
-#[derive(Clone, Debug)]
-pub(crate) struct OrgRow {
-    pub(crate) n: i64,
-    pub(crate) id: OrgId,
-    pub(crate) seq: i64,
-    pub(crate) hash: String,
-}
-
 /// Where a record stands in the table.
 pub(crate) fn position(org: i64, seq: i64) -> Outcome<i64> {
     if !(0..1 << (62 - SEQ_BITS)).contains(&org) || !(0..1 << SEQ_BITS).contains(&seq) {
@@ -57,7 +36,8 @@ impl Tx<'_> {
     /// Refuse a writer whose epoch is older; a newer one raises the epoch.
     pub(crate) fn fence(&mut self, epoch: i64) -> Outcome<()> {
         let current = match self.cache.epoch {
-            Some(epoch) => epoch,
+            Some(known) if known == epoch => return Ok(()),
+            Some(known) => known,
             None => self
                 .conn
                 .prepare_cached("SELECT value FROM meta WHERE name = 'epoch'")?
@@ -79,7 +59,7 @@ impl Tx<'_> {
 
     /// The Org of that uid, if it has a chain.
     pub(crate) fn find_org(&mut self, uid: &str) -> Outcome<Option<OrgRow>> {
-        if let Some(row) = self.cache.orgs.get(uid) {
+        if let Some(row) = self.cache.org(uid) {
             return Ok(Some(row.clone()));
         }
         let row = self
@@ -90,7 +70,7 @@ impl Tx<'_> {
             })
             .optional()?;
         if let Some(row) = &row {
-            self.cache.orgs.insert(uid.to_owned(), row.clone());
+            self.cache.read_org(row.clone());
         }
         Ok(row)
     }
@@ -106,15 +86,15 @@ impl Tx<'_> {
         self.conn.execute("INSERT INTO orgs (uid, name, seq, hash) VALUES (?1, ?2, 0, ?3)", params![org.uid, org.name, NO_PREVIOUS])?;
         let installation = self.conn.query_row("SELECT value FROM meta WHERE name = 'installation'", [], |row| row.get(0))?;
         let n = self.conn.last_insert_rowid();
-        self.cache.orgs.insert(org.uid.clone(), OrgRow { n, id: org.clone(), seq: 0, hash: NO_PREVIOUS.to_owned() });
+        self.cache.new_org(OrgRow { n, id: org.clone(), seq: 0, hash: NO_PREVIOUS.to_owned() });
         self.append(&org.uid, Entry { kind: kind::GENESIS.to_owned(), installation, ..Entry::default() })?;
-        self.cache.orgs.get(&org.uid).cloned().ok_or_else(|| Fault::Stored("an Org just made is gone".to_owned()))
+        self.cache.org(&org.uid).cloned().ok_or_else(|| Fault::Stored("an Org just made is gone".to_owned()))
     }
 
     /// Append a record to an Org's chain; format, id, sequence, time, Org, epoch and previous hash are set here.
     pub(crate) fn append(&mut self, uid: &str, mut entry: Entry) -> Outcome<i64> {
         let epoch = self.cache.epoch.unwrap_or(0);
-        let Some(org) = self.cache.orgs.get_mut(uid) else {
+        let Some(org) = self.cache.org(uid) else {
             return Err(Fault::Stored(format!("no chain of Org uid {uid}")));
         };
         let seq = org.seq + 1;
@@ -126,23 +106,14 @@ impl Tx<'_> {
         entry.org = org.id.clone();
         entry.epoch = epoch;
         entry.prev.clone_from(&org.hash);
-        let text = canonical(&serde_json::to_value(&entry)?)?;
+        let text = to_canonical(&entry)?;
         if text.len() > MAX_RECORD {
             return Err(invalid("the record is larger than 2 MiB"));
         }
         let hash = hash_of(&text);
         self.conn.prepare_cached("INSERT INTO records (pos, hash, text) VALUES (?1, ?2, ?3)")?.execute(params![pos, hash, text])?;
-        self.conn.prepare_cached("UPDATE orgs SET seq = ?2, hash = ?3 WHERE n = ?1")?.execute(params![org.n, seq, hash])?;
-        org.seq = seq;
-        org.hash = hash;
+        self.cache.grow(uid, seq, hash);
         Ok(seq)
-    }
-}
-
-impl Cache {
-    /// Forget everything, after something was undone.
-    pub(crate) fn clear(&mut self) {
-        *self = Self::default();
     }
 }
 

@@ -4,7 +4,7 @@
 //! settled where it was made. Versions are drawn from one sequence, so a version names one state of one row.
 //! Nothing here decides how much an action used; it only moves amounts, checked, and refuses to pass a limit.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
@@ -20,19 +20,20 @@ use crate::types::{Amounts, Charge, CounterKey, CounterValue, Refused, Window};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Line(pub(crate) i64, pub(crate) String);
 
+/// A counter's row.
 #[derive(Clone, Copy, Debug, Default)]
-struct Row {
-    n: i64,
-    used: i64,
-    reserved: i64,
-    version: i64,
+pub(crate) struct Counter {
+    pub(crate) n: i64,
+    pub(crate) used: i64,
+    pub(crate) reserved: i64,
+    pub(crate) version: i64,
 }
 
 /// A counter to be charged.
 struct Found {
     base: String,
     start: i64,
-    row: Option<Row>,
+    row: Option<Counter>,
     charged: Charged,
     /// Already charged by the hold that this begin converts.
     held: bool,
@@ -71,14 +72,14 @@ fn base(key: &CounterKey) -> Outcome<String> {
     Ok(serde_json::to_string(&(&key.unit, seconds(key.window)?, &key.dims))?)
 }
 
-fn read(conn: &Connection, base: &str, start: i64) -> rusqlite::Result<Option<Row>> {
+fn read(conn: &Connection, base: &str, start: i64) -> rusqlite::Result<Option<Counter>> {
     conn.prepare_cached("SELECT n, used, reserved, version FROM counters WHERE base = ?1 AND start = ?2")?
         .query_row(params![base, start], row)
         .optional()
 }
 
-fn row(row: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
-    Ok(Row { n: row.get(0)?, used: row.get(1)?, reserved: row.get(2)?, version: row.get(3)? })
+fn row(row: &rusqlite::Row<'_>) -> rusqlite::Result<Counter> {
+    Ok(Counter { n: row.get(0)?, used: row.get(1)?, reserved: row.get(2)?, version: row.get(3)? })
 }
 
 /// A counter in its present window.
@@ -89,9 +90,10 @@ pub(crate) fn value(conn: &Connection, counter: CounterKey, now: Timestamp) -> O
 
 impl Tx<'_> {
     /// Refuse when a counter that was read has moved since.
-    pub(crate) fn compare(&self, read: &[CounterValue]) -> Outcome<()> {
+    pub(crate) fn compare(&mut self, read: &[CounterValue]) -> Outcome<()> {
         for seen in read {
-            let present = value(self.conn, seen.counter.clone(), self.now)?;
+            let start = window_start(seen.counter.window, self.now)?;
+            let present = self.counter(&base(&seen.counter)?, start)?.unwrap_or_default();
             if present.version != seen.version {
                 return Err(Refused::Contended.into());
             }
@@ -109,13 +111,15 @@ impl Tx<'_> {
             let amount = counter.charged.amount;
             let n = if let Some(row) = counter.row {
                 let reserved = row.reserved.checked_add(amount).ok_or_else(overflow)?;
-                self.write(row.n, row.used, reserved, version)?;
+                self.write(Counter { reserved, version, ..row })?;
                 row.n
             } else {
                 self.conn
                     .prepare_cached("INSERT INTO counters (base, start, ends, used, reserved, version) VALUES (?1, ?2, ?3, 0, ?4, ?5)")?
                     .execute(params![counter.base, counter.start, ends(&counter.charged)?, amount, version])?;
-                self.conn.last_insert_rowid()
+                let n = self.conn.last_insert_rowid();
+                self.cache.move_counter(Counter { n, used: 0, reserved: amount, version });
+                n
             };
             lines.push(Line(n, counter.charged.unit.clone()));
             charged.push(counter.charged);
@@ -123,7 +127,7 @@ impl Tx<'_> {
         Ok((lines, charged))
     }
 
-    fn find(&self, charges: &[Charge], reserve: &Amounts, held: &[Line]) -> Outcome<BTreeMap<String, Found>> {
+    fn find(&mut self, charges: &[Charge], reserve: &Amounts, held: &[Line]) -> Outcome<BTreeMap<String, Found>> {
         let held = self.bases(held)?;
         let mut found: BTreeMap<String, Found> = BTreeMap::new();
         for charge in charges {
@@ -134,7 +138,7 @@ impl Tx<'_> {
                 let before = held.get(&base);
                 let start = before.map_or_else(|| window_start(key.window, self.now), |start| Ok(*start))?;
                 let charged = Charged { unit: key.unit.clone(), window: seconds(key.window)?, start, dims: key.dims.clone(), amount };
-                let row = read(self.conn, &base, start)?;
+                let row = self.counter(&base, start)?;
                 let counter = Found { base: base.clone(), start, row, charged, held: before.is_some() };
                 found.insert(base.clone(), counter);
             }
@@ -173,8 +177,14 @@ impl Tx<'_> {
             if had == has {
                 continue;
             }
-            let row =
-                self.conn.prepare_cached("SELECT n, used, reserved, version FROM counters WHERE n = ?1")?.query_row([n], row).optional()?;
+            let row = match self.cache.counter(*n) {
+                Some(row) => Some(row),
+                None => self
+                    .conn
+                    .prepare_cached("SELECT n, used, reserved, version FROM counters WHERE n = ?1")?
+                    .query_row([n], row)
+                    .optional()?,
+            };
             // A window that ended long ago is no longer kept: only the records tell of it.
             let Some(row) = row else { continue };
             let moved = |value: i64, from: i64, to: i64| value.checked_sub(from).and_then(|v| v.checked_add(to)).ok_or_else(overflow);
@@ -184,16 +194,28 @@ impl Tx<'_> {
                 return Err(Fault::Stored(format!("counter {n} would be negative")));
             }
             let version = self.next_version()?;
-            self.write(*n, used, reserved, version)?;
+            // Put back as it was read, should this verb be undone.
+            self.cache.read_counter(row, None);
+            self.write(Counter { n: *n, used, reserved, version })?;
         }
         Ok(())
     }
 
-    fn write(&self, n: i64, used: i64, reserved: i64, version: i64) -> Outcome<()> {
-        used.checked_add(reserved).ok_or_else(overflow)?;
-        self.conn
-            .prepare_cached("UPDATE counters SET used = ?2, reserved = ?3, version = ?4 WHERE n = ?1")?
-            .execute([n, used, reserved, version])?;
+    /// The row of a counter, by way of the cache.
+    fn counter(&mut self, base: &str, start: i64) -> Outcome<Option<Counter>> {
+        if let Some(row) = self.cache.named(base, start) {
+            return Ok(Some(row));
+        }
+        let row = read(self.conn, base, start)?.map(|row| self.cache.counter(row.n).unwrap_or(row));
+        if let Some(row) = row {
+            self.cache.read_counter(row, Some((base, start)));
+        }
+        Ok(row)
+    }
+
+    fn write(&mut self, counter: Counter) -> Outcome<()> {
+        counter.used.checked_add(counter.reserved).ok_or_else(overflow)?;
+        self.cache.move_counter(counter);
         Ok(())
     }
 
@@ -216,16 +238,19 @@ impl Tx<'_> {
 
     /// Drop counters of windows that ended before a time and hold no reservation.
     pub(crate) fn prune_counters(&mut self, ended_before: Timestamp) -> Outcome<()> {
+        // What is asked for next must see what this batch has moved.
+        self.cache.write_counters(self.conn)?;
         let dropped = self
             .conn
             .prepare_cached("SELECT n FROM counters WHERE ends IS NOT NULL AND ends < ?1 AND reserved = 0 LIMIT 1000")?
             .query_map([ended_before.as_second()], |row| row.get::<_, i64>(0))?
-            .collect::<rusqlite::Result<Vec<_>>>()?;
+            .collect::<rusqlite::Result<HashSet<_>>>()?;
         if dropped.is_empty() {
             return Ok(());
         }
         let version = self.highest_version()?;
         self.conn.execute("INSERT INTO meta VALUES ('version', ?1) ON CONFLICT (name) DO UPDATE SET value = ?1", [version])?;
+        self.cache.drop_counters(&dropped);
         for n in dropped {
             self.conn.prepare_cached("DELETE FROM counters WHERE n = ?1")?.execute([n])?;
         }

@@ -1,6 +1,7 @@
 //! The handle: checks and digests on the caller's side, the rest by the writer or a reader.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
@@ -11,8 +12,11 @@ use crate::chain::Tx;
 use crate::clock::Clock;
 use crate::counters;
 use crate::fault::{Outcome, invalid};
+use crate::flusher::{self, Disk, Flusher, Progress, Wal};
+use crate::heads::Heads;
 use crate::keys::{self, Key, Keys};
-use crate::open::{Config, OpenError, open};
+use crate::open::{Config, OpenError, Opened, open};
+use crate::query::{self, Filter, Page};
 use crate::read::{self, Pool};
 use crate::record::Record;
 use crate::types::{
@@ -29,6 +33,7 @@ pub struct Ledger {
     queue: mpsc::Sender<Message>,
     pool: Arc<Pool>,
     keys: Arc<Keys>,
+    heads: Arc<Heads>,
     clock: Arc<dyn Clock>,
 }
 
@@ -46,10 +51,28 @@ impl Ledger {
     #[allow(clippy::needless_pass_by_value)] // settings are handed over
     pub fn open(config: Config, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
         let opened = open(&config)?;
+        let disk = Wal::of(&opened.path).map_err(|source| OpenError::Files { path: opened.path.clone(), source })?;
+        Self::start(opened, &config, clock, Box::new(disk))
+    }
+
+    fn start(opened: Opened, config: &Config, clock: Arc<dyn Clock>, disk: Box<dyn Disk>) -> Result<Self, OpenError> {
         let (queue, inbox) = mpsc::channel(config.queue);
-        let writer = Writer { conn: opened.conn, lock: opened.lock, clock: Arc::clone(&clock), max_batch: config.max_batch };
+        let progress = Arc::new(Progress::default());
+        let heads = Arc::new(Heads::new(opened.heads));
+        let (progress_, heads_) = (Arc::clone(&progress), Arc::clone(&heads));
+        let flusher = Flusher { disk, progress: progress_, heads: heads_, writer: queue.downgrade() };
+        let (batches, flushing) = flusher::start(flusher).map_err(OpenError::Thread)?;
+        let writer = Writer {
+            conn: opened.conn,
+            lock: opened.lock,
+            clock: Arc::clone(&clock),
+            max_batch: config.max_batch,
+            progress: Arc::clone(&progress),
+            flusher: batches,
+            flushing,
+        };
         std::thread::Builder::new().name("ledger-writer".to_owned()).spawn(move || writer.run(inbox)).map_err(OpenError::Thread)?;
-        Ok(Self { queue, pool: Arc::new(Pool::new(opened.path)), keys: Arc::default(), clock })
+        Ok(Self { queue, pool: Arc::new(Pool::new(opened.path, progress)), keys: Arc::default(), heads, clock })
     }
 
     /// Raise the epoch: writers with an older one are refused from now on. Each write below also raises it, if its
@@ -205,6 +228,24 @@ impl Ledger {
     pub async fn export(&self, org: &OrgId, from_seq: i64, limit: i64) -> Result<Vec<Record>, Refused> {
         let uid = org.uid.clone();
         self.pool.read(move |conn| read::export(conn, &uid, from_seq, limit)).await
+    }
+
+    /// The records of an Org's chain after a sequence that the filter lets through, of at most `limit` (and at most
+    /// [`MAX_PAGE`](crate::MAX_PAGE)) looked at. An Org without a chain has an empty page.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read.
+    pub async fn page(&self, org_uid: &str, after: i64, limit: i64, filter: Filter) -> Result<Page, Refused> {
+        let uid = org_uid.to_owned();
+        self.pool.read(move |conn| query::page(conn, &uid, after, limit, &filter)).await
+    }
+
+    /// Wait until an Org's chain has grown beyond a sequence, at most so long.
+    pub async fn grown(&self, org_uid: &str, beyond: i64, longest: Duration) {
+        let mut commits = self.heads.commits();
+        let grown = async { while !self.heads.beyond(org_uid, beyond) && commits.changed().await.is_ok() {} };
+        // A time-out is an answer too: nothing has come.
+        let _ = tokio::time::timeout(longest, grown).await;
     }
 
     /// The Orgs that have a chain.

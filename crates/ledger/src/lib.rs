@@ -6,21 +6,26 @@
 //! it never makes a decision: it is told the verdict and the limits, and holds the limits.
 
 mod attempts;
+mod cache;
 mod canonical;
 mod chain;
 mod clock;
 mod counters;
 mod entry;
 mod fault;
+mod flusher;
+mod heads;
 mod keys;
 mod ledger;
 mod lock;
 mod open;
+mod query;
 mod read;
 pub mod record;
 mod refused;
 mod schema;
 mod spend;
+mod to_canonical;
 pub mod types;
 mod verbs;
 mod verify;
@@ -30,6 +35,7 @@ pub use canonical::{CanonicalError, canonical};
 pub use clock::{Clock, SystemClock};
 pub use ledger::Ledger;
 pub use open::{Config, OpenError};
+pub use query::{Filter, MAX_PAGE, Page};
 pub use read::{ReadOnly, open_read_only};
 pub use record::{Charged, Cost, Entry, Record, Unreadable, read_lines};
 pub use types::*;

@@ -2,6 +2,7 @@
 //!
 //! It checks the last record of each chain, not the whole chain; that is `verify`'s work. It never repairs.
 
+use std::collections::HashMap;
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -101,6 +102,8 @@ pub(crate) struct Opened {
     pub(crate) conn: Connection,
     pub(crate) lock: Lock,
     pub(crate) path: PathBuf,
+    /// Heads of the chains, by the Org's uid.
+    pub(crate) heads: HashMap<String, i64>,
 }
 
 /// Open for writing.
@@ -118,7 +121,10 @@ pub(crate) fn open(config: &Config) -> Result<Opened, OpenError> {
     let conn = schema::open_writer(&path, config.max_pages)?;
     installation(&conn, &config.installation)?;
     check_heads(&conn)?;
-    Ok(Opened { conn, lock, path })
+    let heads =
+        conn.prepare("SELECT uid, seq FROM orgs")?.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;
+    schema::flush_apart(&conn)?;
+    Ok(Opened { conn, lock, path, heads })
 }
 
 /// The database holds the keys of digests: for its owner only. SQLite gives its other files the same mode.

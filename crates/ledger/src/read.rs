@@ -8,6 +8,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::chain::position;
 use crate::fault::{Outcome, unavailable};
+use crate::flusher::Progress;
 use crate::open::{OpenError, check_heads};
 use crate::record::Record;
 use crate::schema;
@@ -24,14 +25,15 @@ const MAX_EXPORT: i64 = 10_000;
 pub(crate) struct Pool {
     path: PathBuf,
     idle: Mutex<Option<Vec<Connection>>>,
+    progress: Arc<Progress>,
 }
 
 impl Pool {
-    pub(crate) fn new(path: PathBuf) -> Self {
-        Self { path, idle: Mutex::new(Some(Vec::new())) }
+    pub(crate) fn new(path: PathBuf, progress: Arc<Progress>) -> Self {
+        Self { path, idle: Mutex::new(Some(Vec::new())), progress }
     }
 
-    /// Run a read in one transaction on a thread that may block.
+    /// Run a read in one transaction on a thread that may block. The answer is given once all that it rests on is on disk.
     pub(crate) async fn read<T: Send + 'static>(
         self: &Arc<Self>,
         work: impl FnOnce(&Connection) -> Outcome<T> + Send + 'static,
@@ -46,7 +48,11 @@ impl Pool {
             answer
         });
         match done.await {
-            Ok(answer) => answer.map_err(Refused::from),
+            Ok(answer) => {
+                let answer = answer.map_err(Refused::from)?;
+                self.progress.settled().await?;
+                Ok(answer)
+            }
             Err(error) => Err(Refused::LedgerUnavailable { what: format!("a read ended: {error}") }),
         }
     }
@@ -56,6 +62,12 @@ impl Pool {
         if let Ok(mut idle) = self.idle.lock() {
             *idle = None;
         }
+    }
+
+    /// Whether a read has ended and left its connection.
+    #[cfg(test)]
+    pub(crate) fn has_idle(&self) -> bool {
+        self.idle.lock().is_ok_and(|idle| idle.as_ref().is_some_and(|kept| !kept.is_empty()))
     }
 
     fn take(&self) -> Outcome<Connection> {

@@ -56,8 +56,7 @@ impl Record {
     /// The exported line, without line feed.
     #[must_use]
     pub fn to_line(&self) -> String {
-        let body = self.text.strip_suffix('}').unwrap_or(&self.text);
-        format!("{body},\"hash\":\"{}\"}}", self.hash)
+        line_of(&self.text, &self.hash)
     }
 
     /// What the record says.
@@ -122,6 +121,12 @@ pub fn read_lines(reader: impl std::io::BufRead) -> impl Iterator<Item = Result<
         Ok(line) => Some(Record::from_line(&line)),
         Err(error) => Some(Err(error.into())),
     })
+}
+
+/// The exported line of a record's text and hash.
+pub(crate) fn line_of(text: &str, hash: &str) -> String {
+    let body = text.strip_suffix('}').unwrap_or(text);
+    format!("{body},\"hash\":\"{hash}\"}}")
 }
 
 /// SHA-256 of a text, lower-case hex.

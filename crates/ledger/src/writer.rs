@@ -1,21 +1,26 @@
 //! The one thread that writes, and its group commit.
 //!
-//! It runs what waits in the queue (up to a bound), each verb in a savepoint of one transaction, commits once, and only
-//! then answers. A verb that is refused undoes only itself. If the commit fails, or SQLite ends
-//! the transaction by itself (a full disk), every verb of the batch is answered `LedgerUnavailable` and none is
-//! applied. (A disk that loses only the flush of a commit may still bring that batch back when the process dies before
-//! the next commit: a start that nobody runs, which ends as an unknown outcome.) A verb whose caller went away runs all
-//! the same.
+//! It runs what waits in the queue (up to a bound), each verb in a savepoint of one transaction, commits once, and hands
+//! the batch to the flusher, which answers once it is on disk. While the flusher is at work the next batch is run. A verb
+//! that is refused undoes only itself. If the commit fails, or SQLite ends the transaction by itself (a full disk), every
+//! verb of the batch is answered `LedgerUnavailable` and none is applied. (A disk that fails to flush a commit may still
+//! bring that batch back at the next opening: a start that nobody runs, which ends as an unknown outcome.) A verb whose
+//! caller went away runs all the same.
 
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::thread::JoinHandle;
 
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::chain::{Cache, Tx, to_micros};
+use crate::cache::Cache;
+use crate::chain::{Tx, to_micros};
 use crate::clock::Clock;
 use crate::fault::{Outcome, unavailable};
+use crate::flusher::{Batch, Progress, lost};
 use crate::lock::Lock;
 use crate::types::Refused;
 
@@ -23,6 +28,8 @@ use crate::types::Refused;
 pub(crate) enum Message {
     /// Run a verb.
     Run(Box<dyn Job>),
+    /// A batch was flushed.
+    Flushed,
     /// Finish what was sent before, close the database, release the lock.
     Close(oneshot::Sender<()>),
 }
@@ -81,40 +88,79 @@ pub(crate) struct Writer {
     pub(crate) lock: Lock,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) max_batch: usize,
+    pub(crate) progress: Arc<Progress>,
+    pub(crate) flusher: Sender<Batch>,
+    pub(crate) flushing: JoinHandle<()>,
+}
+
+/// The writer's work in hand.
+#[derive(Default)]
+struct Work {
+    /// Sent and not yet run.
+    waiting: VecDeque<Box<dyn Job>>,
+    /// Run in the open transaction.
+    run: Vec<Box<dyn Job>>,
+    /// What verbs read before.
+    cache: Cache,
+    /// Whether the flusher has a batch: a commit now would wait for it anyway, so more verbs may join.
+    flushing: bool,
+    /// Nobody can send any more.
+    ended: bool,
+    /// Who asked to close.
+    closing: Option<oneshot::Sender<()>>,
+}
+
+impl Work {
+    fn take(&mut self, message: Option<Message>) {
+        match message {
+            // What comes after the word to close is not run: its caller is told that the ledger is closed.
+            Some(Message::Run(job)) if self.closing.is_none() => self.waiting.push_back(job),
+            Some(Message::Run(_)) => {}
+            Some(Message::Flushed) => self.flushing = false,
+            Some(Message::Close(done)) => {
+                self.closing = Some(done);
+                self.ended = true;
+            }
+            None => self.ended = true,
+        }
+    }
 }
 
 impl Writer {
     /// Serve until closed, or until the last handle is gone.
     pub(crate) fn run(self, mut queue: mpsc::Receiver<Message>) {
-        let mut cache = Cache::default();
-        let mut closing = None;
-        while closing.is_none() {
-            let mut jobs = match queue.blocking_recv() {
-                Some(Message::Run(job)) => vec![job],
-                Some(Message::Close(done)) => {
-                    closing = Some(done);
-                    break;
-                }
-                None => break,
-            };
-            // Asked again after each verb: callers that were just answered come back while others run.
-            let more = || match queue.try_recv().ok()? {
-                Message::Run(job) if closing.is_none() => Some(job),
-                Message::Run(_) => None,
-                Message::Close(done) => {
-                    closing = Some(done);
-                    None
-                }
-            };
-            let commit = self.batch(&mut jobs, more, &mut cache);
-            if let Err(refused) = &commit {
-                tracing::error!(error = %refused, verbs = jobs.len(), "ledger batch not committed");
+        let mut work = Work::default();
+        loop {
+            while !work.ended
+                && let Ok(message) = queue.try_recv()
+            {
+                work.take(Some(message));
             }
-            for job in jobs {
-                job.answer(commit.as_ref().copied());
+            let full = work.run.len() >= self.max_batch;
+            if !full && !work.waiting.is_empty() {
+                self.next(&mut work);
+            } else if !work.run.is_empty() && !work.flushing {
+                self.commit(&mut work);
+            } else if work.ended && work.run.is_empty() {
+                break;
+            } else if work.ended {
+                // Nobody sends any more, not even the flusher: the next commit queues behind its batch.
+                work.flushing = false;
+            } else {
+                work.take(queue.blocking_recv());
             }
         }
+        self.close(queue, work.closing);
+    }
+
+    fn close(self, mut queue: mpsc::Receiver<Message>, closing: Option<oneshot::Sender<()>>) {
         queue.close();
+        // The flusher has its batches still; it ends once there can be no more.
+        drop(self.flusher);
+        drop(queue);
+        if self.flushing.join().is_err() {
+            tracing::error!("the ledger's flusher broke off");
+        }
         if let Err(error) = self.conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())) {
             tracing::warn!(%error, "ledger closed without a checkpoint; the next open makes up for it");
         }
@@ -125,52 +171,75 @@ impl Writer {
         }
     }
 
-    fn batch(&self, jobs: &mut Vec<Box<dyn Job>>, more: impl FnMut() -> Option<Box<dyn Job>>, cache: &mut Cache) -> Result<(), Refused> {
-        let done = self.transaction(jobs, more, cache);
-        if done.is_err() {
-            cache.clear();
-            if !self.conn.is_autocommit()
-                && let Err(error) = self.conn.execute_batch("ROLLBACK")
-            {
-                tracing::error!(%error, "ledger rollback failed");
-            }
+    /// Run the next verb, in a transaction that is opened if there is none.
+    fn next(&self, work: &mut Work) {
+        let Some(mut job) = work.waiting.pop_front() else { return };
+        if self.progress.failed() {
+            job.answer(Err(&lost()));
+            return;
         }
-        done.map_err(|error| unavailable(&error))
+        let done = self.verb(job.as_mut(), work.run.is_empty(), &mut work.cache);
+        work.run.push(job);
+        if let Err(error) = done {
+            self.undo(work, &unavailable(&error));
+        }
     }
 
-    fn transaction(
-        &self,
-        jobs: &mut Vec<Box<dyn Job>>,
-        mut more: impl FnMut() -> Option<Box<dyn Job>>,
-        cache: &mut Cache,
-    ) -> rusqlite::Result<()> {
-        let exec = |sql| self.conn.prepare_cached(sql)?.execute([]).map(drop);
-        exec("BEGIN IMMEDIATE")?;
-        let mut done = 0;
-        while let Some(job) = jobs.get_mut(done) {
-            exec("SAVEPOINT verb")?;
-            let before = self.conn.total_changes();
-            let now = to_micros(self.clock.now());
-            let mut tx = Tx { conn: &self.conn, cache, now };
-            let keep = catch_unwind(AssertUnwindSafe(|| job.run(&mut tx))).unwrap_or(false);
-            if self.conn.is_autocommit() {
-                return Err(rusqlite::Error::SqliteFailure(
-                    rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL),
-                    Some("the store ended the transaction, it may be full".to_owned()),
-                ));
+    fn verb(&self, job: &mut dyn Job, first: bool, cache: &mut Cache) -> rusqlite::Result<()> {
+        if first {
+            self.exec("BEGIN IMMEDIATE")?;
+        }
+        self.exec("SAVEPOINT verb")?;
+        cache.mark();
+        let now = to_micros(self.clock.now());
+        let mut tx = Tx { conn: &self.conn, cache, now };
+        let keep = catch_unwind(AssertUnwindSafe(|| job.run(&mut tx))).unwrap_or(false);
+        if self.conn.is_autocommit() {
+            return Err(rusqlite::Error::SqliteFailure(
+                rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL),
+                Some("the store ended the transaction, it may be full".to_owned()),
+            ));
+        }
+        if !keep {
+            self.exec("ROLLBACK TO verb")?;
+            cache.back();
+        }
+        self.exec("RELEASE verb")
+    }
+
+    fn commit(&self, work: &mut Work) {
+        let number = self.progress.next();
+        let heads = match work.cache.flush(&self.conn).and_then(|heads| self.exec("COMMIT").map(|()| heads)) {
+            Ok(heads) => heads,
+            Err(error) => {
+                self.undo(work, &unavailable(&error));
+                Vec::new()
             }
-            if !keep {
-                exec("ROLLBACK TO verb")?;
-                if self.conn.total_changes() != before {
-                    cache.clear();
-                }
-            }
-            exec("RELEASE verb")?;
-            done += 1;
-            if done < self.max_batch {
-                jobs.extend(more());
+        };
+        let jobs = std::mem::take(&mut work.run);
+        work.flushing = true;
+        if let Err(unsent) = self.flusher.send(Batch { number, jobs, heads }) {
+            for job in unsent.0.jobs {
+                job.answer(Err(&lost()));
             }
         }
-        exec("COMMIT")
+    }
+
+    /// Nothing of the open transaction is applied.
+    fn undo(&self, work: &mut Work, refused: &Refused) {
+        work.cache.clear();
+        if !self.conn.is_autocommit()
+            && let Err(error) = self.conn.execute_batch("ROLLBACK")
+        {
+            tracing::error!(%error, "ledger rollback failed");
+        }
+        tracing::error!(error = %refused, verbs = work.run.len(), "ledger batch not committed");
+        for job in work.run.drain(..) {
+            job.answer(Err(refused));
+        }
+    }
+
+    fn exec(&self, sql: &str) -> rusqlite::Result<()> {
+        self.conn.prepare_cached(sql)?.execute([]).map(drop)
     }
 }

@@ -12,13 +12,13 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use polity_ledger::{Attempt, Begin, Begun, Held, Hold, Note, Refused, Release, Settle, Settled};
+use polity_ledger::{Attempt, Begin, Begun, Held, Hold, Note, Page, Refused, Release, Settle, Settled};
 use reqwest::{Method, StatusCode};
 use serde::{Serialize, de::DeserializeOwned};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    internal::{EPOCH_HEADER, Hello, MAX_WAIT_SECONDS, PREFIX, RunError, RunRequest, ShimInput, ShimPod, ShimResult},
+    internal::{EPOCH_HEADER, Hello, MAX_WAIT_SECONDS, PREFIX, RecordsRequest, RunError, RunRequest, ShimInput, ShimPod, ShimResult},
     tls::{Certs, TlsError},
 };
 
@@ -163,6 +163,16 @@ impl CoreClient {
             return Ok(None);
         }
         answer.decode().map(Some)
+    }
+
+    /// A page of an Org's chain. Who may see it is for the caller to find out first.
+    ///
+    /// # Errors
+    /// `LedgerUnavailable` when core does not answer.
+    pub async fn records(&self, org_uid: &str, request: &RecordsRequest) -> Result<Page, Refused> {
+        let wait = Duration::from_secs(request.wait.min(MAX_WAIT_SECONDS));
+        let path = format!("/records/{}", segment(org_uid)?);
+        self.fenced(Method::POST, &path, Some(request), self.config.request_timeout + wait).await?.decode()
     }
 
     /// The input of a run, for its Pod only.

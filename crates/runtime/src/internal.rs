@@ -2,7 +2,7 @@
 //! `core_client` is the edge's side, core's side is a router in the operator.
 
 use jiff::Timestamp;
-use polity_ledger::{Begin, Refused};
+use polity_ledger::{Begin, Filter, Refused};
 use serde::{Deserialize, Serialize};
 
 /// Header with the leader epoch that the sender believes in.
@@ -32,6 +32,20 @@ pub struct RunRequest {
     pub tool: RunTool,
     /// After this long the Pod is stopped.
     pub timeout_seconds: i64,
+}
+
+/// Asks for a page of an Org's chain. Body of `POST records/{orgUid}`, answered with `Page`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RecordsRequest {
+    /// Only what comes after this sequence.
+    pub after: i64,
+    /// Most records to look at; core has a bound of its own.
+    pub limit: i64,
+    /// Which of them are wanted.
+    pub filter: Filter,
+    /// When there is nothing after it yet, wait for it so many seconds (at most `MAX_WAIT_SECONDS`).
+    pub wait: u64,
 }
 
 /// Names a Tool exactly.

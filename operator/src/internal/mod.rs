@@ -19,6 +19,8 @@ use polity_runtime::{
 };
 use serde::Deserialize;
 
+mod records;
+
 use crate::dispatch::{
     Runner,
     outcome::Run,
@@ -47,6 +49,7 @@ pub fn router(state: Arc<Internal>) -> Router {
         .route("/note", post(note))
         .route("/run", post(run))
         .route("/attempts/{org}/{id}", get(attempt))
+        .route("/records/{org}", post(records::page))
         .route("/runs/{id}/input", post(input))
         .route("/runs/{id}/result", post(result))
         .layer(middleware::from_fn_with_state(state.clone(), fence))

@@ -8,6 +8,7 @@ use crate::fault::Outcome;
 use crate::record::kind;
 use crate::spend::{Phase, Spend};
 use crate::types::{Begin, Begun, Idempotency, KeyedDigest, Refused, State};
+use crate::verbs::settle::carried;
 use crate::verbs::{already, check_amounts, check_name, check_subject, entry, same_action, state_name};
 
 /// Start. The same start by the same executor answers `again` and writes nothing.
@@ -61,6 +62,7 @@ fn start(tx: &mut Tx<'_>, begin: Begin, input: KeyedDigest, resume: String, hold
     record.consumed = consume;
     record.reserved = if held { [].into() } else { row.spend.reserved.clone() };
     keep_key(tx, &row, &caller, idempotency.as_ref(), &mut record.idempotency_key)?;
+    let carried = carried(&record);
     let seq = tx.append(&org.id.uid, record)?;
 
     row.state = State::Begun;
@@ -74,8 +76,9 @@ fn start(tx: &mut Tx<'_>, begin: Begin, input: KeyedDigest, resume: String, hold
         attempts::update(tx.conn, &row)?;
     } else {
         row.first_seq = seq;
-        attempts::insert(tx.conn, &row)?;
+        row.n = attempts::insert(tx.conn, &row)?;
     }
+    tx.cache.begin(row, carried);
     Ok(Begun { seq, input, again: false })
 }
 

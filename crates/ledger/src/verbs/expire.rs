@@ -5,7 +5,8 @@
 use jiff::SignedDuration;
 
 use crate::attempts;
-use crate::chain::{OrgRow, Tx, micros};
+use crate::cache::OrgRow;
+use crate::chain::{Tx, micros};
 use crate::fault::{Fault, Outcome};
 use crate::types::Attempt;
 use crate::verbs::release::give_back;

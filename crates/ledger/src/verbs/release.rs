@@ -1,12 +1,13 @@
 //! `release`: give a hold back. What has begun is settled, never released.
 
 use crate::attempts::{self, AttemptRow};
-use crate::chain::{OrgRow, Tx};
+use crate::cache::OrgRow;
+use crate::chain::Tx;
 use crate::fault::{Fault, Outcome};
 use crate::record::kind;
 use crate::spend::Phase;
 use crate::types::{Refused, Release, State};
-use crate::verbs::settle::carried;
+use crate::verbs::settle::read_carried;
 use crate::verbs::{already, check_name, state_name};
 
 /// Release. Released before: answers as before and writes nothing.
@@ -28,7 +29,7 @@ pub(crate) fn give_back(tx: &mut Tx<'_>, org: &OrgRow, row: &mut AttemptRow, rea
     let before = row.spend.clone();
     row.spend.phase = Phase::Fixed;
     tx.shift(&before, &row.spend)?;
-    let mut record = carried(tx, org, row)?;
+    let mut record = read_carried(tx, org, row)?;
     record.kind = kind::RELEASE.to_owned();
     record.action.clone_from(&row.id);
     record.verb.clone_from(&row.verb);

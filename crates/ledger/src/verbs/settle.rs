@@ -5,14 +5,14 @@
 //! is counted and recorded, never lost.
 
 use rusqlite::params;
-use serde::Deserialize;
 
 use crate::attempts::{self, AttemptRow};
-use crate::chain::{OrgRow, Tx, micros, position};
+use crate::cache::OrgRow;
+use crate::chain::{Tx, micros, position};
 use crate::fault::{Fault, Outcome as Done, invalid};
 use crate::record::{Cost, Entry, kind};
 use crate::spend::Phase;
-use crate::types::{Actor, Amounts, KeyedDigest, Outcome, Refused, Settle, Settled, State, Target, unit};
+use crate::types::{Amounts, KeyedDigest, Outcome, Refused, Settle, Settled, State, unit};
 use crate::verbs::{check_amounts, check_name, lift_facts};
 
 /// How long a result is kept for collection.
@@ -27,13 +27,16 @@ pub(crate) fn settle(tx: &mut Tx<'_>, epoch: i64, settle: Settle, result: Option
     check(&settle)?;
     let not_found = || Fault::from(Refused::NotFound { id: settle.id.clone() });
     let org = tx.find_org(&settle.org.uid)?.ok_or_else(not_found)?;
-    let row = attempts::find(tx.conn, org.n, &settle.id)?.ok_or_else(not_found)?;
+    let (row, from) = match tx.cache.take_begun(org.n, &settle.id) {
+        Some((row, from)) => (row, Some(from)),
+        None => (attempts::find(tx.conn, org.n, &settle.id)?.ok_or_else(not_found)?, None),
+    };
     let digest = result.as_ref().map(|(_, digest)| digest.clone());
     match row.state {
         State::Held | State::Released => Err(not_found()),
         State::Begun if settle.resolution => Err(invalid("only an unknown outcome can be resolved")),
-        State::Begun => write(tx, &org, row, settle, result),
-        State::Settled if settle.resolution && row.outcome == Some(Outcome::Unknown) => write(tx, &org, row, settle, result),
+        State::Begun => write(tx, &org, row, from, settle, result),
+        State::Settled if settle.resolution && row.outcome == Some(Outcome::Unknown) => write(tx, &org, row, from, settle, result),
         State::Settled => Ok(Settled { seq: row.last_seq, result: row.result.or(digest), outcome: row.outcome }),
     }
 }
@@ -53,7 +56,14 @@ fn check(settle: &Settle) -> Done<()> {
     Ok(())
 }
 
-fn write(tx: &mut Tx<'_>, org: &OrgRow, mut row: AttemptRow, settle: Settle, result: Option<ResultBody>) -> Done<Settled> {
+fn write(
+    tx: &mut Tx<'_>,
+    org: &OrgRow,
+    mut row: AttemptRow,
+    from: Option<Entry>,
+    settle: Settle,
+    result: Option<ResultBody>,
+) -> Done<Settled> {
     let before = row.spend.clone();
     let excess = match settle.outcome {
         Some(outcome) if settle.resolution => row.spend.resolve(outcome, &settle.used)?,
@@ -64,7 +74,10 @@ fn write(tx: &mut Tx<'_>, org: &OrgRow, mut row: AttemptRow, settle: Settle, res
     }
     tx.shift(&before, &row.spend)?;
 
-    let mut record = carried(tx, org, &row)?;
+    let mut record = match from {
+        Some(from) => from,
+        None => read_carried(tx, org, &row)?,
+    };
     record.kind = if settle.resolution { kind::RESOLUTION } else { kind::SETTLE }.to_owned();
     record.action.clone_from(&row.id);
     record.verb.clone_from(&row.verb);
@@ -102,48 +115,32 @@ fn write(tx: &mut Tx<'_>, org: &OrgRow, mut row: AttemptRow, settle: Settle, res
     Ok(Settled { seq: row.last_seq, result: row.result, outcome: row.outcome })
 }
 
-/// What a settle or release record repeats of the record that started the action.
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct Carried {
-    actor: Option<Actor>,
-    target: Option<Target>,
-    trace: String,
-    task: String,
-    job_space: String,
-    context: String,
-    contract: String,
-    workflow_run: String,
-    workflow_node: String,
-    tool_digest: String,
-    agent_digest: String,
-    provider: String,
-    model: String,
-    price_version: String,
+/// What a settle or release record repeats of the record that started the action: who, what and where.
+pub(crate) fn carried(from: &Entry) -> Entry {
+    Entry {
+        actor: from.actor.clone(),
+        target: from.target.clone(),
+        trace: from.trace.clone(),
+        task: from.task.clone(),
+        job_space: from.job_space.clone(),
+        context: from.context.clone(),
+        contract: from.contract.clone(),
+        workflow_run: from.workflow_run.clone(),
+        workflow_node: from.workflow_node.clone(),
+        tool_digest: from.tool_digest.clone(),
+        agent_digest: from.agent_digest.clone(),
+        provider: from.provider.clone(),
+        model: from.model.clone(),
+        price_version: from.price_version.clone(),
+        ..Entry::default()
+    }
 }
 
-/// A record that repeats who, what and where of the action.
-pub(crate) fn carried(tx: &Tx<'_>, org: &OrgRow, row: &AttemptRow) -> Done<Entry> {
+/// The same, from the stored record.
+pub(crate) fn read_carried(tx: &Tx<'_>, org: &OrgRow, row: &AttemptRow) -> Done<Entry> {
     let pos = position(org.n, row.begin_seq.unwrap_or(row.first_seq))?;
     let text: String = tx.conn.prepare_cached("SELECT text FROM records WHERE pos = ?1")?.query_row([pos], |row| row.get(0))?;
-    let from: Carried = serde_json::from_str(&text)?;
-    Ok(Entry {
-        actor: from.actor,
-        target: from.target,
-        trace: from.trace,
-        task: from.task,
-        job_space: from.job_space,
-        context: from.context,
-        contract: from.contract,
-        workflow_run: from.workflow_run,
-        workflow_node: from.workflow_node,
-        tool_digest: from.tool_digest,
-        agent_digest: from.agent_digest,
-        provider: from.provider,
-        model: from.model,
-        price_version: from.price_version,
-        ..Entry::default()
-    })
+    Ok(carried(&serde_json::from_str(&text)?))
 }
 
 fn cost(used: &Amounts) -> Option<Cost> {
