@@ -4,6 +4,8 @@
 //! it fails when something does not work or answers wrongly, never because it was slow. Figures are medians of at least three
 //! repeats in which the rivals take turns; ratios count, absolute times do not.
 
+mod ledger;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -17,7 +19,11 @@ use polity_bench::report::Report;
 type Bench = (&'static str, &'static str, fn() -> Result<Report>);
 
 /// All of them.
-const BENCHES: &[Bench] = &[("admission", "CPU of a review beside a bare echo and OPA", admission::run)];
+const BENCHES: &[Bench] = &[
+    ("admission", "CPU of a review beside a bare echo and OPA", admission::run),
+    ("budget", "1,000 racing calls on a budget for 100", ledger::budget::run),
+    ("ledger", "durable begin+settle pairs beside the same bytes with group fdatasync", ledger::run),
+];
 
 /// Measures Polity beside a peer or a limit.
 #[derive(Parser)]

@@ -46,7 +46,7 @@ pub enum Command {
     CanI(CanIArgs),
     /// Show the Org tree with namespaces, quota and workers.
     Tree(TreeArgs),
-    /// Verify and export the ledger's records, from files.
+    /// Query, export and verify the ledger's records.
     #[command(subcommand)]
     Audit(AuditCommand),
 }
@@ -219,10 +219,43 @@ pub struct TreeArgs {
 /// Work on records.
 #[derive(Debug, Subcommand)]
 pub enum AuditCommand {
-    /// Prove that an exported chain of records is whole.
+    /// Show the records that fit: from the edge with a token of your own, or from a ledger's directory.
+    Query {
+        /// Where the records are.
+        #[command(flatten)]
+        source: SourceArgs,
+        /// Which of them.
+        #[command(flatten)]
+        filter: FilterArgs,
+        /// Most records to show.
+        #[arg(long)]
+        limit: Option<usize>,
+        /// How to print.
+        #[arg(short, long, value_enum, default_value_t)]
+        output: RecordOutput,
+    },
+    /// Write an Org's whole chain with its signed roots, one a line, from the edge or from a ledger's directory.
+    Export {
+        /// Where the records are.
+        #[command(flatten)]
+        source: SourceArgs,
+        /// First sequence to write.
+        #[arg(long, default_value_t = 1)]
+        from: i64,
+        /// How to print. CSV has no signed roots and cannot be verified.
+        #[arg(short, long, value_enum, default_value_t)]
+        output: RecordOutput,
+    },
+    /// Print the JSON Schema of exported lines.
+    Schema,
+    /// Prove that a chain of records is whole: an exported file, or straight from the edge or a ledger's directory.
     Verify {
         /// Exported records, one a line; `-` for standard input.
-        file: PathBuf,
+        #[arg(conflicts_with_all = ["dir", "server"], required_unless_present_any = ["dir", "server"])]
+        file: Option<PathBuf>,
+        /// Where the records are, without a file.
+        #[command(flatten)]
+        source: SourceArgs,
         /// A record that must be in it, as `SEQ:HASH`, e.g. from `Org.status.ledger`.
         #[arg(long, value_parser = crate::audit::head)]
         head: Option<polity_ledger::Head>,
@@ -232,20 +265,73 @@ pub enum AuditCommand {
         /// Installation that the chain must be from.
         #[arg(long)]
         installation: Option<String>,
+        /// Id of a key that signed its roots, or endorsed those that did. May be given more than once.
+        #[arg(long = "key")]
+        keys: Vec<String>,
         /// How to print.
         #[arg(short, long, value_enum, default_value_t)]
         output: Output,
     },
-    /// Write an Org's chain of records, one a line, from a ledger's directory.
-    Export {
-        /// Directory of the ledger (core's volume, or a copy of it).
-        #[arg(long)]
-        dir: PathBuf,
-        /// Name or uid of the Org.
-        #[arg(long)]
-        org: String,
-        /// First sequence to write.
-        #[arg(long, default_value_t = 1)]
-        from: i64,
-    },
+}
+
+/// Where records are.
+#[derive(Debug, Args)]
+pub struct SourceArgs {
+    /// Directory of the ledger (core's volume, or a copy of it).
+    #[arg(long)]
+    pub dir: Option<PathBuf>,
+    /// URL of the edge, e.g. `https://polity-edge.polity-system.svc`.
+    #[arg(long, conflicts_with = "dir")]
+    pub server: Option<String>,
+    /// File with a token of audience `polity`, with --server.
+    #[arg(long, env = "POLITY_TOKEN_FILE")]
+    pub token_file: Option<PathBuf>,
+    /// File with the certificate of Polity's CA, with --server.
+    #[arg(long, env = "POLITY_CA_FILE")]
+    pub ca_file: Option<PathBuf>,
+    /// Name of the Org; with --dir also its uid.
+    #[arg(long, default_value = "")]
+    pub org: String,
+}
+
+/// Which records are wanted; all that is given must fit.
+#[derive(Debug, Args)]
+pub struct FilterArgs {
+    /// Written at this time or later, e.g. `2026-11-21T00:00:00Z`.
+    #[arg(long)]
+    pub since: Option<String>,
+    /// Written before this time.
+    #[arg(long)]
+    pub until: Option<String>,
+    /// Kind of the record, e.g. `decision`.
+    #[arg(long, default_value = "")]
+    pub kind: String,
+    /// Agent, by name or as `namespace/name`.
+    #[arg(long, default_value = "")]
+    pub agent: String,
+    /// Name of the Tool.
+    #[arg(long, default_value = "")]
+    pub tool: String,
+    /// Task.
+    #[arg(long, default_value = "")]
+    pub task: String,
+    /// Effect of the verdict: `Allow`, `Deny` or `RequireApproval`.
+    #[arg(long, default_value = "")]
+    pub verdict: String,
+    /// Trace id, or the whole traceparent.
+    #[arg(long, default_value = "")]
+    pub trace: String,
+    /// Id of the action.
+    #[arg(long, default_value = "")]
+    pub action: String,
+}
+
+/// How to print records.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum RecordOutput {
+    /// One JSON object a line.
+    #[default]
+    Ndjson,
+    /// Comma-separated values.
+    Csv,
 }

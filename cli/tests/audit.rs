@@ -42,6 +42,23 @@ async fn exports_verify_and_changes_are_found() {
     run(&["audit", "export", "--dir", at, "--org", "other"]).ends(1).has(&["no chain of \"other\"", "acme (uid uid-1)"]);
     run(&["audit", "export", "--dir", "/nonexistent", "--org", "acme"]).ends(1).has(&["cannot open"]);
 
+    let query = |args: &[&str]| run(&[&["audit", "query", "--dir", at, "--org", "acme"], args].concat());
+    assert_eq!(query(&["--kind", "transition", "--limit", "1"]).out.lines().collect::<Vec<_>>(), [lines[1]]);
+    assert_eq!(query(&["--kind", "transition", "--since", "2000-01-01T00:00:00Z"]).out.lines().count(), 2);
+    assert_eq!(query(&["--agent", "acme/bot"]).out, "");
+    query(&["--since", "yesterday"]).ends(1).has(&["--since is no time"]);
+    let csv = query(&["-o", "csv", "--kind", "transition"]);
+    let csv: Vec<&str> = csv.out.lines().collect();
+    assert!(csv.len() == 3 && csv[0].starts_with("seq,time,kind,") && csv[1].contains(",alice,"), "{csv:?}");
+    run(&["audit", "query", "--org", "acme"]).ends(1).has(&["--dir", "--server"]);
+    run(&["audit", "query", "--org", "acme", "--server", "https://edge"]).ends(1).has(&["--token-file"]);
+    let plain = ["audit", "query", "--org", "acme", "--server", "http://edge", "--token-file", at, "--ca-file", at];
+    run(&plain).ends(1).has(&["https"]);
+    run(&["audit", "verify", "--dir", at, "--org", "acme"]).ends(0).has(&["whole: 3 records"]);
+    run(&["audit", "verify"]).ends(2);
+    let schema = run(&["audit", "schema"]).ends(0).json();
+    assert!(schema["else"]["properties"]["hash"].is_object());
+
     let file = dir.path().join("acme.ndjson");
     let path = file.to_str().unwrap();
     let write = |text: String| std::fs::write(&file, text).unwrap();

@@ -4,10 +4,10 @@
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use polity_ledger::{Attempt, Begin, Begun, Note, Refused, Release, Settle, Settled};
+use polity_ledger::{Attempt, Begin, Begun, Note, Page, Refused, Release, Settle, Settled};
 use polity_runtime::{
     core_client::CoreClient,
-    internal::{RunError, RunRequest, ShimInput, ShimPod, ShimResult},
+    internal::{RecordsRequest, RunError, RunRequest, ShimInput, ShimPod, ShimResult},
 };
 
 /// What the edge asks of core. Each answer is committed; whatever is not an answer is `LedgerUnavailable`.
@@ -24,6 +24,8 @@ pub trait Core: Send + Sync {
     fn run<'a>(&'a self, run: &'a RunRequest) -> BoxFuture<'a, Result<Begun, Refused>>;
     /// An action as the ledger has it; waits for its end up to `wait`.
     fn attempt<'a>(&'a self, org_uid: &'a str, id: &'a str, wait: Duration) -> BoxFuture<'a, Result<Option<Attempt>, Refused>>;
+    /// A page of an Org's chain, for somebody who may see it.
+    fn records<'a>(&'a self, org_uid: &'a str, request: &'a RecordsRequest) -> BoxFuture<'a, Result<Page, Refused>>;
     /// Input of a run, for its Pod.
     fn run_input<'a>(&'a self, id: &'a str, pod: &'a ShimPod) -> BoxFuture<'a, Result<ShimInput, RunError>>;
     /// Result of a run, from its Pod.
@@ -48,6 +50,9 @@ impl Core for CoreClient {
     }
     fn attempt<'a>(&'a self, org_uid: &'a str, id: &'a str, wait: Duration) -> BoxFuture<'a, Result<Option<Attempt>, Refused>> {
         Box::pin(self.attempt(org_uid, id, wait))
+    }
+    fn records<'a>(&'a self, org_uid: &'a str, request: &'a RecordsRequest) -> BoxFuture<'a, Result<Page, Refused>> {
+        Box::pin(self.records(org_uid, request))
     }
     fn run_input<'a>(&'a self, id: &'a str, pod: &'a ShimPod) -> BoxFuture<'a, Result<ShimInput, RunError>> {
         Box::pin(self.run_input(id, pod))

@@ -21,6 +21,7 @@ mod metrics;
 mod objects;
 mod openapi;
 mod problem;
+mod records;
 mod shim;
 mod state;
 mod trace;
@@ -58,6 +59,7 @@ fn routes() -> Vec<(&'static str, MethodRouter<Arc<Gateway>>)> {
         ("/v1/orgs/{org}/evaluate", post(evaluate::of_org)),
         ("/v1/evaluate", post(evaluate::any_org)),
         ("/v1/orgs/{org}/mcp", any(mcp::serve)),
+        ("/v1/orgs/{org}/records", get(records::read)),
         ("/shim/v1/runs/{id}/input", get(shim::input)),
         ("/shim/v1/runs/{id}/result", post(shim::result)),
         ("/openapi.json", get(|| async { Json(openapi::document()) })),

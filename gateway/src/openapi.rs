@@ -87,6 +87,15 @@ pub fn document() -> Value {
                     }
                 }
             },
+            "/v1/orgs/{org}/records": {
+                "parameters": [path("org", "Name of the Org.")],
+                "get": {
+                    "operationId": "readRecords",
+                    "summary": "The Org's chain of records, page by page, for those who may get records.polity.dev in its namespace. The header `polity-next` has the sequence after which the next page comes, `polity-head` that of the last record.",
+                    "parameters": records(),
+                    "responses": responses(&["400", "401", "403", "404", "429", "503"], &[("200", "Records, one JSON object a line (application/x-ndjson).", "Any")])
+                }
+            },
             "/shim/v1/runs/{id}/input": {
                 "parameters": [path("id", "Id of the run.")],
                 "get": {
@@ -256,6 +265,16 @@ fn asked() -> Value {
         "jobSpace": text(63, "Job space that the call is for; with taskRef, that Task's."),
         "context": text(128, "Opaque id of the conversation.")
     })
+}
+
+fn records() -> Value {
+    let kind = |name: &str| match name {
+        "after" | "limit" | "wait" => json!({"type": "integer", "minimum": 0}),
+        "roots" => json!({"type": "boolean"}),
+        "since" | "until" => json!({"type": "string", "format": "date-time"}),
+        _ => json!({"type": "string"}),
+    };
+    crate::records::PARAMETERS.iter().map(|name| json!({"name": name, "in": "query", "schema": kind(name)})).collect()
 }
 
 fn wait() -> Value {

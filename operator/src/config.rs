@@ -39,6 +39,9 @@ pub struct Core {
     /// Directory of the ledger.
     #[arg(long, env = "POLITY_DATA_DIR", default_value = "/var/lib/polity")]
     pub data_dir: PathBuf,
+    /// Name of a restore of the ledger from a backup, e.g. `2026-11-21-volume-lost`: chains that end before their anchor go on, and record it.
+    #[arg(long, env = "POLITY_RESTORE", default_value = "")]
+    pub restore: String,
     /// Base URL of the edge as agents and shims reach it. Default: `https://polity-edge.NAMESPACE.svc`.
     #[arg(long, env = "POLITY_EDGE_URL")]
     pub edge_url: Option<String>,

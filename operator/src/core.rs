@@ -26,7 +26,7 @@ use polity_runtime::{
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    anchors,
+    anchors::{self, Anchors},
     approval::{self, ApprovalContext},
     closing::Closing,
     config, context, controllers, definitions,
@@ -87,6 +87,7 @@ pub async fn run(settings: config::Core, stop: CancellationToken) -> Result<()> 
         guards,
         leadership: leadership.clone(),
         client: client.clone(),
+        anchors: Anchors::new(cache.clone(), ledger.clone(), leadership.epoch, &settings.restore),
     });
     let runner = Arc::new(Runner::new(
         gate.clone(),

@@ -1,29 +1,100 @@
-//! `audit verify` and `audit export`: records from files and from a ledger's directory. Opens no connection and writes no ledger.
+//! `audit query`, `audit export` and `audit verify`: records from the edge, from a ledger's directory, or from files. Writes no ledger.
+
+mod csv;
+mod source;
 
 use std::{
     fs::File,
-    io::{BufReader, Read, Write},
+    io::{BufReader, BufWriter, Read, Write},
     path::Path,
 };
 
-use anyhow::{Context, Result, bail};
-use polity_ledger::{Expect, Head, OrgId, open_read_only, read_lines, verify_with};
+use anyhow::{Context, Result};
+use polity_ledger::{Broken, Expect, Filter, Head, Line, Unreadable, Verified, line_schema, read_export, verify_with};
 use serde_json::json;
 
+use self::source::Source;
 use crate::{
     Verdict,
-    args::{AuditCommand, Output},
+    args::{AuditCommand, FilterArgs, Output, RecordOutput, SourceArgs},
 };
 
 /// Runs one of the commands.
 pub fn run(command: &AuditCommand, out: &mut dyn Write) -> Result<Verdict> {
     match command {
-        AuditCommand::Verify { file, head, org_uid, installation, output } => {
-            let expect = Expect { head: head.clone(), org_uid: org_uid.clone(), installation: installation.clone() };
-            verify(file, &expect, *output, out)
+        AuditCommand::Verify { file, source, head, org_uid, installation, keys, output } => {
+            let expect = Expect { head: head.clone(), org_uid: org_uid.clone(), installation: installation.clone(), keys: keys.clone() };
+            let found = match file {
+                Some(file) => verify_with(read_export(BufReader::new(read(file)?)), &expect),
+                None => verify_with(whole(source)?, &expect),
+            };
+            report(&found, &expect, *output, out)
         }
-        AuditCommand::Export { dir, org, from } => export(dir, org, *from, out),
+        AuditCommand::Schema => {
+            writeln!(out, "{}", serde_json::to_string_pretty(&line_schema())?)?;
+            Ok(Verdict::Good)
+        }
+        AuditCommand::Query { source, filter, limit, output } => {
+            let most = limit.unwrap_or(usize::MAX);
+            print(source, 0, &wanted(filter)?, false, most, *output, out)
+        }
+        AuditCommand::Export { source, from, output } => {
+            // Roots make sense only to who has the chain from its first record on.
+            let roots = *from <= 1 && *output == RecordOutput::Ndjson;
+            print(source, from - 1, &Filter::default(), roots, usize::MAX, *output, out)
+        }
     }
+}
+
+fn wanted(args: &FilterArgs) -> Result<Filter> {
+    let time = |name: &str, text: &Option<String>| {
+        let parse = |text: &String| serde_json::from_value(json!(text)).with_context(|| format!("--{name} is no time: {text}"));
+        text.as_ref().map(parse).transpose()
+    };
+    Ok(Filter {
+        since: time("since", &args.since)?,
+        until: time("until", &args.until)?,
+        kind: args.kind.clone(),
+        agent: args.agent.clone(),
+        tool: args.tool.clone(),
+        task: args.task.clone(),
+        verdict: args.verdict.clone(),
+        trace: args.trace.clone(),
+        action: args.action.clone(),
+    })
+}
+
+fn print(
+    source: &SourceArgs,
+    after: i64,
+    filter: &Filter,
+    roots: bool,
+    most: usize,
+    output: RecordOutput,
+    out: &mut dyn Write,
+) -> Result<Verdict> {
+    let mut out = BufWriter::new(out);
+    if output == RecordOutput::Csv {
+        writeln!(out, "{}", csv::header())?;
+    }
+    let mut shown = 0;
+    Source::open(source)?.walk(after, filter, roots, |line| {
+        if shown >= most {
+            return Ok(false);
+        }
+        shown += 1;
+        match output {
+            RecordOutput::Ndjson => writeln!(out, "{line}")?,
+            RecordOutput::Csv => {
+                if let Line::Record(record) = Line::read(line)? {
+                    writeln!(out, "{}", csv::row(&record))?;
+                }
+            }
+        }
+        Ok(true)
+    })?;
+    out.flush()?;
+    Ok(Verdict::Good)
 }
 
 /// Reads `SEQ:HASH`.
@@ -37,15 +108,26 @@ pub fn head(text: &str) -> Result<Head, String> {
     Ok(Head { seq, hash: hash.to_owned() })
 }
 
-fn verify(file: &Path, expect: &Expect, output: Output, out: &mut dyn Write) -> Result<Verdict> {
-    let reader: Box<dyn Read> = if file == Path::new("-") {
-        Box::new(std::io::stdin())
-    } else {
-        Box::new(File::open(file).with_context(|| format!("cannot read {}", file.display()))?)
-    };
-    let found = verify_with(read_lines(BufReader::new(reader)), expect);
+fn read(file: &Path) -> Result<Box<dyn Read>> {
+    if file == Path::new("-") {
+        return Ok(Box::new(std::io::stdin()));
+    }
+    Ok(Box::new(File::open(file).with_context(|| format!("cannot read {}", file.display()))?))
+}
+
+/// Every line of a chain, as an export has them.
+fn whole(source: &SourceArgs) -> Result<Vec<Result<Line, Unreadable>>> {
+    let mut lines = Vec::new();
+    Source::open(source)?.walk(0, &Filter::default(), true, |line| {
+        lines.push(Line::read(line));
+        Ok(true)
+    })?;
+    Ok(lines)
+}
+
+fn report(found: &Result<Verified, Broken>, expect: &Expect, output: Output, out: &mut dyn Write) -> Result<Verdict> {
     let empty = found.as_ref().is_ok_and(|v| v.records == 0);
-    match (&found, output) {
+    match (found, output) {
         (Ok(v), Output::Json) => writeln!(out, "{}", json!({"whole": !empty, "verified": v}))?,
         (Err(broken), Output::Json) => writeln!(out, "{}", json!({"whole": false, "broken": broken}))?,
         (Ok(_), Output::Table) if empty => writeln!(out, "BROKEN: there are no records")?,
@@ -56,6 +138,16 @@ fn verify(file: &Path, expect: &Expect, output: Output, out: &mut dyn Write) -> 
                 "whole: {} records of Org {} (uid {}) of installation {}, head {}:{hash}",
                 v.records, v.org, v.org_uid, v.installation, v.records
             )?;
+            if v.roots > 0 {
+                writeln!(
+                    out,
+                    "signed: {} roots up to record {}, keys {}; dropped by retention: {}",
+                    v.roots,
+                    v.sealed,
+                    v.keys.join(" "),
+                    v.dropped
+                )?;
+            }
             if expect.head.is_none() {
                 writeln!(out, "Without --head a tail that was cut off cannot be noticed: give SEQ:HASH from Org.status.ledger.")?;
             }
@@ -63,26 +155,6 @@ fn verify(file: &Path, expect: &Expect, output: Output, out: &mut dyn Write) -> 
         (Err(broken), Output::Table) => writeln!(out, "BROKEN: {broken}")?,
     }
     Ok(if found.is_ok() && !empty { Verdict::Good } else { Verdict::Bad })
-}
-
-fn export(dir: &Path, org: &str, from: i64, out: &mut dyn Write) -> Result<Verdict> {
-    let ledger = open_read_only(dir).with_context(|| format!("cannot open the ledger in {}", dir.display()))?;
-    let orgs = ledger.orgs()?;
-    let known = || orgs.iter().map(|o| format!("{} (uid {})", o.name, o.uid)).collect::<Vec<_>>().join(", ");
-    let found: Vec<&OrgId> = orgs.iter().filter(|o| o.uid == org || o.name == org).collect();
-    let [org] = found[..] else {
-        // An Org made again under the same name has a chain of its own.
-        let what = if found.is_empty() { "no chain" } else { "more than one chain" };
-        bail!("there is {what} of {org:?}; the ledger has {}", known());
-    };
-    for record in ledger.records(org) {
-        let record = record?;
-        if record.seq >= from {
-            writeln!(out, "{}", record.to_line())?;
-        }
-    }
-    out.flush()?;
-    Ok(Verdict::Good)
 }
 
 #[cfg(test)]

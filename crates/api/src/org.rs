@@ -181,11 +181,34 @@ pub struct Budget {
 
 /// What the ledger keeps of a call.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
 pub struct Record {
     /// `Digest` (default): a keyed digest of the input. `Full`: the input's text as well.
     #[serde(default)]
     pub input: RecordInput,
+    /// `Durable` (default): nothing runs before its record is flushed to disk. `Relaxed`: faster; a machine that loses power may lose the
+    /// records of its last moment, and with them what calls of that moment spent. A process that dies loses nothing either way.
+    #[serde(default)]
+    pub durability: Durability,
+    /// Days that records are kept, at least 30; default 365. Older ones are dropped by whole segments; their signed roots stay, so that the
+    /// chain still verifies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 30, max = 36500))]
+    pub retention_days: Option<i64>,
 }
+
+/// When the ledger answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Durability {
+    /// Once the record is flushed to disk.
+    #[default]
+    Durable,
+    /// Once the record is written; the flush follows.
+    Relaxed,
+}
+
+/// Days that records are kept where the Org says nothing.
+pub const DEFAULT_RETENTION_DAYS: i64 = 365;
 
 /// What the ledger keeps of an input.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -33,10 +34,12 @@ pub mod kind {
     pub const RESOLUTION: &str = "resolution";
     /// A definition came into force, changed, or went.
     pub const DEFINITION: &str = "definition";
+    /// A segment was dropped after its time; its root stays.
+    pub const RETENTION: &str = "retention";
 }
 
 /// A counter that a hold or begin charged.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Charged {
     /// Unit counted.
@@ -52,7 +55,7 @@ pub struct Charged {
 }
 
 /// What an action cost.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Cost {
     /// Tokens sent to a model.
@@ -67,7 +70,7 @@ pub struct Cost {
 }
 
 /// What a record says. Empty and absent are the same, and are not written.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Entry {
     /// Version of the format.
@@ -77,6 +80,7 @@ pub struct Entry {
     /// Position in the chain, from 1.
     pub seq: i64,
     /// When it was written, to the microsecond.
+    #[schemars(with = "String")]
     pub time: Timestamp,
     /// Whose chain it is.
     pub org: OrgId,
@@ -178,6 +182,7 @@ pub struct Entry {
     pub by: String,
     /// Deadline of a begin, expiry of a hold.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
     pub deadline: Option<Timestamp>,
     /// Amounts reserved by this record.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 
@@ -17,15 +18,26 @@ use crate::heads::Heads;
 use crate::keys::{self, Key, Keys};
 use crate::open::{Config, OpenError, Opened, open};
 use crate::query::{self, Filter, Page};
-use crate::read::{self, Pool};
+use crate::read::{self, Pool, Standing};
 use crate::record::Record;
 use crate::types::{
     Attempt, Begin, Begun, CounterKey, CounterValue, Held, Hold, KeyedDigest, Note, OrgId, Refused, Release, Settle, Settled,
 };
 use crate::verbs::definition::{Defined, Definition};
+use crate::verbs::seal::Sealing;
 use crate::verbs::{self, body};
 use crate::verify::Head;
 use crate::writer::{Call, Message, Writer};
+
+/// When a caller is answered: an Org's explicit choice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// Once what it asked for is flushed to disk.
+    #[default]
+    Durable,
+    /// Once it is committed; the flush follows. The process may die without loss, the machine may not.
+    Relaxed,
+}
 
 /// The ledger. Clones share one writer; the last one dropped closes it.
 #[derive(Clone)]
@@ -98,9 +110,17 @@ impl Ledger {
     /// # Errors
     /// See [`Refused`].
     pub async fn begin(&self, epoch: i64, begin: Begin) -> Result<Begun, Refused> {
+        self.begin_as(epoch, begin, Durability::Durable).await
+    }
+
+    /// As [`Ledger::begin`], answered as early as the Org allows.
+    ///
+    /// # Errors
+    /// See [`Refused`].
+    pub async fn begin_as(&self, epoch: i64, begin: Begin, durability: Durability) -> Result<Begun, Refused> {
         let resume = body("resume data", &begin.resume)?;
         let input = self.input(&begin.subject.org, &begin.subject.input).await?;
-        self.write(move |tx| verbs::begin::begin(tx, epoch, begin, input, resume)).await
+        self.send(move |tx| verbs::begin::begin(tx, epoch, begin, input, resume), durability == Durability::Relaxed).await
     }
 
     /// Say what became of an action that began, or of a part of it.
@@ -108,6 +128,14 @@ impl Ledger {
     /// # Errors
     /// See [`Refused`].
     pub async fn settle(&self, epoch: i64, settle: Settle) -> Result<Settled, Refused> {
+        self.settle_as(epoch, settle, Durability::Durable).await
+    }
+
+    /// As [`Ledger::settle`], answered as early as the Org allows.
+    ///
+    /// # Errors
+    /// See [`Refused`].
+    pub async fn settle_as(&self, epoch: i64, settle: Settle, durability: Durability) -> Result<Settled, Refused> {
         let result = match &settle.result {
             None => None,
             Some(result) => {
@@ -118,7 +146,7 @@ impl Ledger {
                 Some((text, digest))
             }
         };
-        self.write(move |tx| verbs::settle::settle(tx, epoch, settle, result)).await
+        self.send(move |tx| verbs::settle::settle(tx, epoch, settle, result), durability == Durability::Relaxed).await
     }
 
     /// Give a hold back. Returns the sequence of the record.
@@ -167,6 +195,25 @@ impl Ledger {
     /// See [`Refused`].
     pub async fn expire(&self, epoch: i64) -> Result<Vec<Attempt>, Refused> {
         self.write(move |tx| verbs::expire::expire(tx, epoch)).await
+    }
+
+    /// Close segments of chains with signed roots, at most 100 a call, and change the signing key in time. Returns how
+    /// many were closed. To be called now and then.
+    ///
+    /// # Errors
+    /// See [`Refused`].
+    pub async fn seal(&self, epoch: i64, when: Sealing) -> Result<usize, Refused> {
+        self.write(move |tx| verbs::seal::seal(tx, epoch, &when)).await
+    }
+
+    /// Drop the oldest segment of an Org's chain, if it is sealed and all of it was written before a time. Returns the
+    /// sequences of its first and last record if it was dropped; then there may be more to drop.
+    ///
+    /// # Errors
+    /// See [`Refused`].
+    pub async fn retain(&self, epoch: i64, org: &OrgId, before: Timestamp) -> Result<Option<(i64, i64)>, Refused> {
+        let org = org.clone();
+        self.write(move |tx| verbs::retain::retain(tx, epoch, &org, before)).await
     }
 
     /// Counters in their present windows, all as of one moment, with versions for [`Begin::read`].
@@ -221,6 +268,15 @@ impl Ledger {
         self.pool.read(move |conn| read::head(conn, &uid)).await
     }
 
+    /// How an Org's chain stands to a head that was kept elsewhere.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read.
+    pub async fn standing(&self, org: &OrgId, anchor: &Head) -> Result<Standing, Refused> {
+        let (uid, anchor) = (org.uid.clone(), anchor.clone());
+        self.pool.read(move |conn| read::standing(conn, &uid, &anchor)).await
+    }
+
     /// Records of an Org's chain from a sequence on, at most `limit` and at most 10,000.
     ///
     /// # Errors
@@ -231,13 +287,14 @@ impl Ledger {
     }
 
     /// The records of an Org's chain after a sequence that the filter lets through, of at most `limit` (and at most
-    /// [`MAX_PAGE`](crate::MAX_PAGE)) looked at. An Org without a chain has an empty page.
+    /// [`MAX_PAGE`](crate::MAX_PAGE)) looked at; with `roots` also the signed roots, each after the last record of its
+    /// segment. An Org without a chain has an empty page.
     ///
     /// # Errors
     /// When the ledger cannot be read.
-    pub async fn page(&self, org_uid: &str, after: i64, limit: i64, filter: Filter) -> Result<Page, Refused> {
+    pub async fn page(&self, org_uid: &str, after: i64, limit: i64, filter: Filter, roots: bool) -> Result<Page, Refused> {
         let uid = org_uid.to_owned();
-        self.pool.read(move |conn| query::page(conn, &uid, after, limit, &filter)).await
+        self.pool.read(move |conn| query::page(conn, &uid, after, limit, &filter, roots)).await
     }
 
     /// Wait until an Org's chain has grown beyond a sequence, at most so long.
@@ -266,8 +323,16 @@ impl Ledger {
     }
 
     async fn write<T: Send + 'static>(&self, work: impl FnOnce(&mut Tx<'_>) -> Outcome<T> + Send + 'static) -> Result<T, Refused> {
+        self.send(work, false).await
+    }
+
+    async fn send<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Tx<'_>) -> Outcome<T> + Send + 'static,
+        relaxed: bool,
+    ) -> Result<T, Refused> {
         let closed = || Refused::LedgerUnavailable { what: "the ledger is closed".to_owned() };
-        let (job, answer) = Call::queued(work);
+        let (job, answer) = Call::queued(work, relaxed);
         self.queue.send(Message::Run(job)).await.map_err(|_| closed())?;
         answer.await.map_err(|_| closed())?
     }

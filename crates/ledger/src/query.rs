@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::chain::position;
 use crate::fault::{Fault, Outcome};
 use crate::record::{Entry, line_of};
+use crate::root::Root;
 
 /// Most records that one page looks at.
 pub const MAX_PAGE: i64 = 10_000;
@@ -90,7 +91,7 @@ pub struct Page {
 }
 
 /// The records after a sequence that the filter lets through, of at most `limit` looked at.
-pub(crate) fn page(conn: &Connection, uid: &str, after: i64, limit: i64, filter: &Filter) -> Outcome<Page> {
+pub(crate) fn page(conn: &Connection, uid: &str, after: i64, limit: i64, filter: &Filter, roots: bool) -> Outcome<Page> {
     let after = after.max(0);
     let org: Option<(i64, i64)> =
         conn.prepare_cached("SELECT n, seq FROM orgs WHERE uid = ?1")?.query_row([uid], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
@@ -102,20 +103,50 @@ pub(crate) fn page(conn: &Connection, uid: &str, after: i64, limit: i64, filter:
     let mut statement = conn.prepare_cached("SELECT pos, text, hash FROM records WHERE pos > ?1 AND pos < ?2 ORDER BY pos LIMIT ?3")?;
     let from = position(n, after)?;
     let mut rows = statement.query(params![from, position(n + 1, 0)?, limit.clamp(1, MAX_PAGE)])?;
+    let mut roots = if roots { Roots::after(conn, n, after)? } else { Roots::default() };
     let all = filter.is_all();
     let mut bytes = 0;
     while let Some(row) = rows.next()? {
         let (pos, text, hash): (i64, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
         page.next = after + (pos - from);
+        // Roots of segments that were dropped.
+        roots.before(page.next, &mut page.lines);
         let entry = || serde_json::from_str::<Entry>(&text).map_err(|e| Fault::Stored(format!("record {}: {e}", page.next)));
         if all || filter.lets(&entry()?) {
             let line = line_of(&text, &hash);
             bytes += line.len();
             page.lines.push(line);
-            if bytes > MAX_BYTES {
-                break;
-            }
+        }
+        roots.before(page.next + 1, &mut page.lines);
+        if bytes > MAX_BYTES {
+            break;
         }
     }
     Ok(page)
+}
+
+/// Roots that are not given yet, the last one first.
+#[derive(Default)]
+struct Roots(Vec<(i64, String)>);
+
+impl Roots {
+    fn after(conn: &Connection, org: i64, after: i64) -> Outcome<Self> {
+        let mut statement =
+            conn.prepare_cached("SELECT last, text, signature FROM roots WHERE org = ?1 AND last > ?2 ORDER BY segment DESC")?;
+        let mut rows = statement.query([org, after])?;
+        let mut found = Vec::new();
+        while let Some(row) = rows.next()? {
+            let (text, signature): (String, String) = (row.get(1)?, row.get(2)?);
+            let root = Root::stored(text, signature).map_err(|e| Fault::Stored(format!("a root: {e}")))?;
+            found.push((row.get(0)?, root.to_line()));
+        }
+        Ok(Self(found))
+    }
+
+    /// Gives those of segments that end before a sequence.
+    fn before(&mut self, seq: i64, lines: &mut Vec<String>) {
+        while self.0.last().is_some_and(|(last, _)| *last < seq) {
+            lines.extend(self.0.pop().map(|(_, line)| line));
+        }
+    }
 }

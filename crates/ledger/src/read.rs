@@ -10,6 +10,7 @@ use crate::chain::position;
 use crate::fault::{Outcome, unavailable};
 use crate::flusher::Progress;
 use crate::open::{OpenError, check_heads};
+use crate::query::{Filter, Page, page};
 use crate::record::Record;
 use crate::schema;
 use crate::types::{OrgId, Refused};
@@ -96,6 +97,37 @@ pub(crate) fn head(conn: &Connection, uid: &str) -> Outcome<Option<Head>> {
         .prepare_cached("SELECT seq, hash FROM orgs WHERE uid = ?1")?
         .query_row([uid], |row| Ok(Head { seq: row.get(0)?, hash: row.get(1)? }))
         .optional()?)
+}
+
+/// How a chain stands to a head that was kept elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// The record is in it; or it was dropped with its segment after its time.
+    Fits,
+    /// It ends before: its tail is lost.
+    Behind {
+        /// Sequence of its last record, 0 without one.
+        head: i64,
+    },
+    /// It has another record there.
+    Differs,
+}
+
+/// How a chain stands to a head that was kept elsewhere.
+pub(crate) fn standing(conn: &Connection, uid: &str, anchor: &Head) -> Outcome<Standing> {
+    let found: Option<(i64, i64)> =
+        conn.prepare_cached("SELECT n, seq FROM orgs WHERE uid = ?1")?.query_row([uid], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+    let Some((n, _)) = found.filter(|(_, head)| *head >= anchor.seq) else {
+        return Ok(Standing::Behind { head: found.map_or(0, |(_, head)| head) });
+    };
+    let hash: Option<String> = conn
+        .prepare_cached("SELECT hash FROM records WHERE pos = ?1")?
+        .query_row([position(n, anchor.seq)?], |row| row.get(0))
+        .optional()?;
+    Ok(match hash {
+        Some(hash) if hash != anchor.hash => Standing::Differs,
+        _ => Standing::Fits,
+    })
 }
 
 /// Records of an Org's chain from a sequence on, at most 10,000.
@@ -188,6 +220,15 @@ impl ReadOnly {
     /// When the database cannot be read.
     pub fn export(&self, org: &OrgId, from_seq: i64, limit: i64) -> Result<Vec<Record>, Refused> {
         export(&self.conn, &org.uid, from_seq, limit).map_err(Refused::from)
+    }
+
+    /// The records of a chain after a sequence that the filter lets through, of at most `limit` looked at; with `roots`
+    /// also the signed roots.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn page(&self, org: &OrgId, after: i64, limit: i64, filter: &Filter, roots: bool) -> Result<Page, Refused> {
+        page(&self.conn, &org.uid, after, limit, filter, roots).map_err(Refused::from)
     }
 
     /// All records of a chain, read piece by piece.

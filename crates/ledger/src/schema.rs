@@ -13,7 +13,8 @@ use crate::open::OpenError;
 pub(crate) const FILE: &str = "ledger.db";
 
 /// One text a version; `PRAGMA user_version` counts those applied.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
 CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 
 CREATE TABLE orgs (
@@ -129,14 +130,46 @@ CREATE TABLE in_force (
 );
 CREATE UNIQUE INDEX in_force_now ON in_force(org, kind, namespace, name) WHERE until IS NULL;
 CREATE INDEX in_force_then ON in_force(org, kind, namespace, name, since);
-"];
+",
+    "
+CREATE TABLE signers (
+  n         INTEGER PRIMARY KEY,
+  id        TEXT NOT NULL UNIQUE,
+  public    TEXT NOT NULL,
+  seed      BLOB,                -- NULL once another key follows
+  made      INTEGER NOT NULL,
+  by        TEXT,                -- key that endorses it
+  signature TEXT
+);
+
+CREATE TABLE roots (
+  org       INTEGER NOT NULL REFERENCES orgs(n),
+  segment   INTEGER NOT NULL,
+  first     INTEGER NOT NULL,
+  last      INTEGER NOT NULL,
+  last_time INTEGER NOT NULL,
+  key_id    TEXT NOT NULL,
+  text      TEXT NOT NULL,
+  signature TEXT NOT NULL,
+  dropped   INTEGER,             -- when retention dropped its records
+  PRIMARY KEY (org, segment)
+) WITHOUT ROWID;
+CREATE INDEX roots_last ON roots(org, last);
+
+CREATE INDEX attempts_unsettled ON attempts(org, first_seq) WHERE state < 2 OR (outcome = 2 AND resolved = 0);
+",
+];
 
 /// The writer's connection, migrated.
 pub(crate) fn open_writer(path: &Path, max_pages: Option<i64>) -> Result<Connection, OpenError> {
-    let mut conn = Connection::open(path)?;
+    // One thread alone uses it: no need of SQLite's own locks.
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut conn = Connection::open_with_flags(path, flags)?;
     setup(&conn)?;
     conn.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
-    conn.execute_batch("PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 2000;")?;
+    conn.execute_batch(
+        "PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 4000; PRAGMA cache_size = -32768; PRAGMA cache_spill = OFF;",
+    )?;
     migrate(&mut conn)?;
     if let Some(pages) = max_pages {
         conn.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(()))?;

@@ -261,7 +261,11 @@ impl Members<'_> {
     }
 
     fn finish(mut self) {
-        self.found.sort_by(|a, b| by_utf16(&a.0, &b.0));
+        if self.found.iter().all(|(key, ..)| key.is_ascii()) {
+            self.found.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        } else {
+            self.found.sort_unstable_by(|a, b| by_utf16(&a.0, &b.0));
+        }
         let out = &mut self.writer.out;
         let written = out.split_off(self.start);
         out.push('{');

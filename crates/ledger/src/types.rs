@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use crate::refused::Refused;
@@ -36,7 +37,7 @@ pub mod unit {
 pub type Amounts = BTreeMap<Unit, i64>;
 
 /// The Org whose chain a record belongs to. The uid tells a re-created Org of the same name apart.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OrgId {
     /// `metadata.name` of the Org.
@@ -46,7 +47,7 @@ pub struct OrgId {
 }
 
 /// Who acts. `via` is the part of Polity that acted for the caller, `chain` the callers behind a delegation.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Actor {
     /// `Human`, `AI`, `System`, or `Unknown` when no Agent matches the username.
@@ -71,7 +72,7 @@ pub struct Actor {
 }
 
 /// What is acted upon.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Target {
     /// Kind of the target, e.g. `Tool`.
@@ -146,7 +147,7 @@ pub struct Idempotency {
 }
 
 /// What was decided, as recorded.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Verdict {
     /// `Allow`, `Deny` or `RequireApproval`.
@@ -327,7 +328,7 @@ pub struct Release {
 }
 
 /// HMAC-SHA-256 under a key of the Org, with the key's id; destroying the key erases.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct KeyedDigest {
     /// Lower-case hex.

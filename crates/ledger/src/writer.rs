@@ -38,6 +38,8 @@ pub(crate) enum Message {
 pub(crate) trait Job: Send {
     /// Run it; false when what it wrote is to be undone.
     fn run(&mut self, tx: &mut Tx<'_>) -> bool;
+    /// Whether the caller is answered once it is committed, without the flush.
+    fn is_relaxed(&self) -> bool;
     /// Answer the caller, with the verb's own answer or why the commit failed.
     fn answer(self: Box<Self>, commit: Result<(), &Refused>);
 }
@@ -46,6 +48,7 @@ pub(crate) trait Job: Send {
 pub(crate) struct Call<T, F> {
     work: Option<F>,
     answer: Option<Result<T, Refused>>,
+    relaxed: bool,
     reply: oneshot::Sender<Result<T, Refused>>,
 }
 
@@ -55,9 +58,9 @@ where
     F: FnOnce(&mut Tx<'_>) -> Outcome<T> + Send + 'static,
 {
     /// The job, and where its answer will be.
-    pub(crate) fn queued(work: F) -> (Box<dyn Job>, oneshot::Receiver<Result<T, Refused>>) {
+    pub(crate) fn queued(work: F, relaxed: bool) -> (Box<dyn Job>, oneshot::Receiver<Result<T, Refused>>) {
         let (reply, answer) = oneshot::channel();
-        (Box::new(Self { work: Some(work), answer: None, reply }), answer)
+        (Box::new(Self { work: Some(work), answer: None, relaxed, reply }), answer)
     }
 }
 
@@ -69,6 +72,10 @@ where
     fn run(&mut self, tx: &mut Tx<'_>) -> bool {
         self.answer = self.work.take().map(|work| work(tx).map_err(Refused::from));
         matches!(self.answer, Some(Ok(_)))
+    }
+
+    fn is_relaxed(&self) -> bool {
+        self.relaxed
     }
 
     fn answer(self: Box<Self>, commit: Result<(), &Refused>) {
@@ -216,7 +223,10 @@ impl Writer {
                 Vec::new()
             }
         };
-        let jobs = std::mem::take(&mut work.run);
+        let (relaxed, jobs): (Vec<_>, Vec<_>) = std::mem::take(&mut work.run).into_iter().partition(|job| job.is_relaxed());
+        for job in relaxed {
+            job.answer(Ok(()));
+        }
         work.flushing = true;
         if let Err(unsent) = self.flusher.send(Batch { number, jobs, heads }) {
             for job in unsent.0.jobs {

@@ -44,6 +44,12 @@ impl Snapshot {
         self.keep_input
     }
 
+    /// Whether the Org's ledger may answer before the flush to disk.
+    #[must_use]
+    pub fn relaxed(&self) -> bool {
+        self.relaxed
+    }
+
     /// SHA-256 (hex) over the specs and role holders in force.
     #[must_use]
     pub fn digest(&self) -> &str {

@@ -6,7 +6,14 @@ use std::{
 };
 
 use jiff::Timestamp;
-use polity_api::{Policy, Role, agent::AgentType, money, names, org::RecordInput, reasons, role::Export};
+use polity_api::{
+    Policy, Role,
+    agent::AgentType,
+    money, names,
+    org::{Durability, RecordInput},
+    reasons,
+    role::Export,
+};
 
 use crate::{
     AgentFacts, BudgetLimit, CompileCache, Key, ToolFacts, World, canon,
@@ -23,6 +30,7 @@ pub struct Snapshot {
     pub(crate) path: Vec<String>,
     pub(crate) namespace: String,
     pub(crate) keep_input: bool,
+    pub(crate) relaxed: bool,
     pub(crate) digest: String,
     pub(crate) budgets: Vec<BudgetLimit>,
     pub(crate) gates: Vec<Gate>,
@@ -95,6 +103,7 @@ impl Snapshot {
             s.org_uid = own.org.metadata.uid.clone().unwrap_or_default();
             s.namespace.clone_from(&own.namespace);
             s.keep_input = own.org.spec.record.as_ref().is_some_and(|r| r.input == RecordInput::Full);
+            s.relaxed = own.org.spec.record.as_ref().is_some_and(|r| r.durability == Durability::Relaxed);
         }
         let mut force = BTreeSet::new();
         for link in &chain.links {

@@ -44,6 +44,8 @@ pub struct RecordsRequest {
     pub limit: i64,
     /// Which of them are wanted.
     pub filter: Filter,
+    /// Also the signed roots of segments.
+    pub roots: bool,
     /// When there is nothing after it yet, wait for it so many seconds (at most `MAX_WAIT_SECONDS`).
     pub wait: u64,
 }

@@ -99,6 +99,13 @@ impl Api {
         if path.ends_with("/tokenreviews") {
             return self.review(&serde_json::from_slice(&body).unwrap());
         }
+        if path.ends_with("/subjectaccessreviews") {
+            let mut review: Value = serde_json::from_slice(&body).unwrap();
+            let asked = json!({"verb": "get", "group": "polity.dev", "resource": "records", "namespace": "acme"});
+            assert_eq!(review["spec"]["resourceAttributes"], asked);
+            review["status"] = json!({"allowed": review["spec"]["user"] == "ann"});
+            return answer(201, &review);
+        }
         let Some(rest) = path.strip_prefix(PREFIX) else { return failure(404, "NotFound", "not scripted") };
         let parts_of: Vec<&str> = rest.split('/').collect();
         match (&parts.method, &parts_of[..]) {
@@ -124,6 +131,7 @@ impl Api {
         }
         assert_eq!(review["spec"]["audiences"], json!(["polity"]));
         let (user, pod) = match review["spec"]["token"].as_str().unwrap() {
+            "auditor-token" => ("ann", ""),
             "payer-token" => ("system:serviceaccount:acme:polity-agent-payer", "payer-1"),
             "clerk-token" => ("system:serviceaccount:acme:polity-agent-clerk", "clerk-1"),
             "tool-token" => ("system:serviceaccount:acme:polity-tool", "call-1"),

@@ -85,6 +85,7 @@ fn world(port: u16) -> World {
     };
     let mut org = object("Org", "acme", json!({}));
     org["metadata"] = json!({"name": "acme", "uid": "org-acme"});
+    org["status"] = json!({"namespace": {"name": "acme", "uid": "ns", "created": true}});
     let ai = json!({"type": "AI", "image": "i", "command": ["c"]});
     let rules = json!([
         {"name": "small", "expression": "args.amount <= 50", "effect": "RequireApproval", "message": "over 50", "approval": {"role": {"name": "boss"}}},

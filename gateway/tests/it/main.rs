@@ -14,4 +14,5 @@ mod executor;
 mod harness;
 mod ledger;
 mod mcp;
+mod records;
 mod shims;

@@ -7,11 +7,13 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use kube::{Api, Client, ResourceExt, api::ListParams};
 use polity_api::{Approval, approval::ApprovalPhase, caller::Caller};
-use polity_ledger::{Begin, Begun, Charge, CounterKey, Held, Hold, Ledger, Note, Refused, Release, Settle, Settled, Subject, Window};
+use polity_ledger::{
+    Begin, Begun, Charge, CounterKey, Durability, Held, Hold, Ledger, Note, Refused, Release, Settle, Settled, Subject, Window,
+};
 use polity_policy::Snapshot;
 use polity_runtime::{guards::Guards, snapshots::Snapshots, subject};
 
-use crate::lease::Leadership;
+use crate::{anchors::Anchors, lease::Leadership};
 
 /// How long core waits for its own watch when the sender has seen a change a moment earlier.
 const CATCH_UP: Duration = Duration::from_secs(1);
@@ -28,6 +30,8 @@ pub struct Gate {
     pub leadership: Leadership,
     /// API client, for the live read of an Approval.
     pub client: Client,
+    /// Which chains reach their anchors.
+    pub anchors: Anchors,
 }
 
 impl Gate {
@@ -43,10 +47,11 @@ impl Gate {
     pub async fn begin(&self, mut begin: Begin) -> Result<Begun, Refused> {
         self.enforced()?;
         let snapshot = self.view(&begin.subject).await?;
+        self.anchors.hold(&begin.subject.org).await?;
         let consume = self.check_approvals(&begin.subject, &snapshot).await?;
         begin.consume = consume;
         begin.charges = charges(&snapshot, &begin.reserve);
-        self.ledger.begin(self.epoch(), begin).await
+        self.ledger.begin_as(self.epoch(), begin, durability(&snapshot)).await
     }
 
     /// Checks and holds a reservation for a call that waits.
@@ -56,6 +61,7 @@ impl Gate {
     pub async fn hold(&self, mut hold: Hold) -> Result<Held, Refused> {
         self.enforced()?;
         let snapshot = self.view(&hold.subject).await?;
+        self.anchors.hold(&hold.subject.org).await?;
         hold.charges = charges(&snapshot, &hold.reserve);
         self.ledger.hold(self.epoch(), hold).await
     }
@@ -65,7 +71,9 @@ impl Gate {
     /// # Errors
     /// As [`Refused`] says; nothing was written.
     pub async fn settle(&self, settle: Settle) -> Result<Settled, Refused> {
-        self.ledger.settle(self.epoch(), settle).await
+        let view = self.snapshots.get(&settle.org.name).ok().filter(|view| view.org_uid() == settle.org.uid);
+        let durability = view.map_or(Durability::Durable, |view| durability(&view));
+        self.ledger.settle_as(self.epoch(), settle, durability).await
     }
 
     /// Gives a hold back.
@@ -150,6 +158,11 @@ impl Gate {
         let text = polity_ledger::canonical(value).map_err(|e| Refused::Invalid { what: e.to_string() })?;
         self.ledger.digest(org, &text).await
     }
+}
+
+/// The Org's explicit choice.
+fn durability(snapshot: &Snapshot) -> Durability {
+    if snapshot.relaxed() { Durability::Relaxed } else { Durability::Durable }
 }
 
 /// Counters that an action of this Org is charged to: its own budgets and every ancestor's.

@@ -18,5 +18,5 @@ pub(super) async fn page(State(state): State<Arc<Internal>>, Path(org): Path<Str
     if !longest.is_zero() {
         ledger.grown(&org, request.after, longest).await;
     }
-    answer(ledger.page(&org, request.after, request.limit, request.filter).await)
+    answer(ledger.page(&org, request.after, request.limit, request.filter, request.roots).await)
 }

@@ -169,6 +169,27 @@ async fn nothing_is_answered_or_read_before_it_is_flushed() {
 }
 
 #[tokio::test]
+async fn a_relaxed_caller_is_answered_before_the_flush_and_a_durable_one_after() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ledger, flush, result) = told(&dir);
+    // The disk is at work on this one from now on.
+    ledger.send(|tx| tx.org(&org("u1")).map(drop), true).await.unwrap();
+    begun(&flush).await;
+    let durable = tokio::spawn({
+        let ledger = ledger.clone();
+        async move { ledger.write(|tx| tx.org(&org("u2")).map(drop)).await }
+    });
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert!(!durable.is_finished());
+    result.send(Ok(())).unwrap();
+    result.send(Ok(())).unwrap();
+    durable.await.unwrap().unwrap();
+    assert_eq!(ledger.orgs().await.unwrap(), [org("u1"), org("u2")]);
+}
+
+#[tokio::test]
 async fn a_flush_that_fails_stops_the_ledger() {
     let dir = tempfile::tempdir().unwrap();
     let (ledger, flush, result) = told(&dir);

@@ -9,6 +9,8 @@ pub(crate) mod expire;
 pub(crate) mod hold;
 pub(crate) mod note;
 pub(crate) mod release;
+pub(crate) mod retain;
+pub(crate) mod seal;
 pub(crate) mod settle;
 
 use std::collections::BTreeMap;

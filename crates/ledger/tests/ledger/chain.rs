@@ -50,7 +50,7 @@ fn forged(line: &str, change: impl FnOnce(&mut Value)) -> String {
 #[tokio::test]
 async fn a_whole_chain_verifies() {
     let lines = lines().await;
-    let expect = Expect { installation: Some("test".to_owned()), org_uid: Some(org().uid), head: Some(head(&lines, 12)) };
+    let expect = Expect { installation: Some("test".to_owned()), org_uid: Some(org().uid), head: Some(head(&lines, 12)), keys: Vec::new() };
     let verified = check(&lines, &expect).unwrap();
     assert_eq!((verified.records, verified.head), (12, expect.head));
     assert_eq!((verified.installation.as_str(), verified.org.as_str()), ("test", "acme"));
