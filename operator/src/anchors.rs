@@ -1,4 +1,4 @@
-//! Looks after each Org's chain: closes its segments with signed roots, drops what need not be kept any longer, and anchors its head in
+//! Looks after each Org's chain: closes its segments with signed roots, drops what need not be kept any longer, destroys keys when an Org asks for it, and anchors its head in
 //! `Org.status.ledger`, so that a ledger which lost its tail is noticed by somebody who has only the cluster.
 //!
 //! At most one write an Org a minute, none while its chain does not grow. A chain that does not reach its anchor, or has another record
@@ -151,6 +151,11 @@ async fn segments(gate: &Gate, cache: &Cache, now: Timestamp) -> Result<(), Refu
     let world = cache.world();
     for org in gate.ledger.orgs().await? {
         let object = world.orgs.get(&org.name).filter(|o| o.uid().as_deref() == Some(&org.uid));
+        if let Some(name) = object.and_then(|o| o.spec.record.as_ref()?.erase.as_ref())
+            && gate.ledger.erase(epoch, &org, name).await?
+        {
+            tracing::warn!(org = org.name, erasure = name, "the keys of the digests were destroyed");
+        }
         let days = object.and_then(|o| o.spec.record.as_ref()?.retention_days).unwrap_or(DEFAULT_RETENTION_DAYS);
         let kept = SignedDuration::from_hours(days.saturating_mul(24));
         let Ok(before) = now.checked_sub(kept) else { continue };

@@ -190,6 +190,12 @@ pub struct Record {
     /// records of its last moment, and with them what calls of that moment spent. A process that dies loses nothing either way.
     #[serde(default)]
     pub durability: Durability,
+    /// Name of a request to erase, e.g. `2026-11-21-request-17`. Each new name destroys the keys of the digests recorded so far, within two
+    /// minutes: nobody can find out any more what was digested, and the chain stays whole. Calls that wait for an Approval then have to ask again.
+    /// Inputs recorded in full go with `retentionDays` only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 128))]
+    pub erase: Option<String>,
     /// Days that records are kept, at least 30; default 365. Older ones are dropped by whole segments; their signed roots stay, so that the
     /// chain still verifies.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -36,6 +36,8 @@ pub mod kind {
     pub const DEFINITION: &str = "definition";
     /// A segment was dropped after its time; its root stays.
     pub const RETENTION: &str = "retention";
+    /// The keys of the Org's digests were destroyed.
+    pub const ERASURE: &str = "erasure";
 }
 
 /// A counter that a hold or begin charged.

@@ -10,6 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
+use std::time::Instant;
 
 use tokio::sync::{mpsc, watch};
 
@@ -101,10 +102,11 @@ impl Flusher {
     #[allow(clippy::needless_pass_by_value)] // the thread owns both
     pub(crate) fn run(self, batches: Receiver<Batch>) {
         while let Ok(batch) = batches.recv() {
+            let (start, callers) = (Instant::now(), batch.jobs.len());
             self.flush(batch);
             // Tells a writer that waits; one that is gone needs no word.
             if let Some(writer) = self.writer.upgrade() {
-                let _ = writer.blocking_send(Message::Flushed);
+                let _ = writer.blocking_send(Message::Flushed(callers, start.elapsed()));
             }
         }
     }

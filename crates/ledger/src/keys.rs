@@ -3,7 +3,7 @@
 //! An Org's key is made on first use and kept in the database; whoever has a digest alone cannot guess what was
 //! digested, and destroying the key erases. A key never leaves this module but into the database.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Mutex;
 
@@ -45,17 +45,34 @@ impl Key {
 /// Keys used before, by Org uid.
 #[derive(Debug, Default)]
 pub(crate) struct Keys {
-    known: Mutex<HashMap<String, Key>>,
+    known: Mutex<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    keys: HashMap<String, Key>,
+    /// Ids of keys that were destroyed: one that was read a moment before is not kept.
+    destroyed: HashSet<String>,
 }
 
 impl Keys {
     pub(crate) fn get(&self, uid: &str) -> Option<Key> {
-        self.known.lock().ok()?.get(uid).cloned()
+        self.known.lock().ok()?.keys.get(uid).cloned()
     }
 
     pub(crate) fn keep(&self, uid: &str, key: &Key) {
+        if let Ok(mut known) = self.known.lock()
+            && !known.destroyed.contains(&key.id)
+        {
+            known.keys.insert(uid.to_owned(), key.clone());
+        }
+    }
+
+    /// Forget an Org's key, which is destroyed.
+    pub(crate) fn destroy(&self, uid: &str, ids: Vec<String>) {
         if let Ok(mut known) = self.known.lock() {
-            known.insert(uid.to_owned(), key.clone());
+            known.keys.remove(uid);
+            known.destroyed.extend(ids);
         }
     }
 }

@@ -216,6 +216,19 @@ impl Ledger {
         self.write(move |tx| verbs::retain::retain(tx, epoch, &org, before)).await
     }
 
+    /// Destroy the keys of an Org's digests, once for each name, and record it. What was digested can no longer be found
+    /// out by trying; the chain stays whole. Returns whether the name was new.
+    ///
+    /// # Errors
+    /// See [`Refused`].
+    pub async fn erase(&self, epoch: i64, org: &OrgId, name: &str) -> Result<bool, Refused> {
+        let (wanted, name) = (org.clone(), name.to_owned());
+        let destroyed = self.write(move |tx| verbs::erase::erase(tx, epoch, &wanted, &name)).await?;
+        let new = destroyed.is_some();
+        self.keys.destroy(&org.uid, destroyed.unwrap_or_default());
+        Ok(new)
+    }
+
     /// Counters in their present windows, all as of one moment, with versions for [`Begin::read`].
     ///
     /// # Errors

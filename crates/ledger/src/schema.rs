@@ -168,7 +168,8 @@ pub(crate) fn open_writer(path: &Path, max_pages: Option<i64>) -> Result<Connect
     setup(&conn)?;
     conn.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
     conn.execute_batch(
-        "PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 4000; PRAGMA cache_size = -32768; PRAGMA cache_spill = OFF;",
+        "PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 4000; PRAGMA cache_size = -32768; PRAGMA cache_spill = OFF; \
+         PRAGMA secure_delete = FAST;",
     )?;
     migrate(&mut conn)?;
     if let Some(pages) = max_pages {

@@ -12,6 +12,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
@@ -24,12 +25,15 @@ use crate::flusher::{Batch, Progress, lost};
 use crate::lock::Lock;
 use crate::types::Refused;
 
+/// Longest that a commit waits for callers to come back, a quarter of a flush if that is shorter.
+const LONGEST_WAIT: Duration = Duration::from_micros(300);
+
 /// What is sent to the writer.
 pub(crate) enum Message {
     /// Run a verb.
     Run(Box<dyn Job>),
-    /// A batch was flushed.
-    Flushed,
+    /// A batch was flushed: so many were answered, and so long it took.
+    Flushed(usize, Duration),
     /// Finish what was sent before, close the database, release the lock.
     Close(oneshot::Sender<()>),
 }
@@ -111,6 +115,11 @@ struct Work {
     cache: Cache,
     /// Whether the flusher has a batch: a commit now would wait for it anyway, so more verbs may join.
     flushing: bool,
+    /// How many callers the last flush answered, and how many verbs have come since.
+    answered: usize,
+    come: usize,
+    /// Until when those callers are waited for.
+    until: Option<Instant>,
     /// Nobody can send any more.
     ended: bool,
     /// Who asked to close.
@@ -121,15 +130,27 @@ impl Work {
     fn take(&mut self, message: Option<Message>) {
         match message {
             // What comes after the word to close is not run: its caller is told that the ledger is closed.
-            Some(Message::Run(job)) if self.closing.is_none() => self.waiting.push_back(job),
+            Some(Message::Run(job)) if self.closing.is_none() => {
+                self.come += 1;
+                self.waiting.push_back(job);
+            }
             Some(Message::Run(_)) => {}
-            Some(Message::Flushed) => self.flushing = false,
+            Some(Message::Flushed(answered, took)) => {
+                self.flushing = false;
+                (self.answered, self.come) = (answered, 0);
+                self.until = Some(Instant::now() + (took / 4).min(LONGEST_WAIT));
+            }
             Some(Message::Close(done)) => {
                 self.closing = Some(done);
                 self.ended = true;
             }
             None => self.ended = true,
         }
+    }
+
+    /// Whether callers that were just answered may come back in a moment: who misses a flush waits for two.
+    fn expects_more(&self) -> bool {
+        !self.ended && self.come < self.answered && self.until.is_some_and(|until| Instant::now() < until)
     }
 }
 
@@ -147,7 +168,11 @@ impl Writer {
             if !full && !work.waiting.is_empty() {
                 self.next(&mut work);
             } else if !work.run.is_empty() && !work.flushing {
-                self.commit(&mut work);
+                if !full && work.expects_more() {
+                    std::thread::yield_now();
+                } else {
+                    self.commit(&mut work);
+                }
             } else if work.ended && work.run.is_empty() {
                 break;
             } else if work.ended {

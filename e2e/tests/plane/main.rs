@@ -15,6 +15,7 @@ mod help;
 mod lifecycle;
 mod orgs;
 mod races;
+mod records;
 mod restarts;
 mod rewrites;
 mod tenancy;
@@ -95,6 +96,7 @@ fn main() -> ExitCode {
         .test("lifecycle_a_canceled_task_ends_its_calls", |p| Box::pin(lifecycle::a_canceled_task_ends_its_calls(p)))
         .test("lifecycle_a_lost_run_is_resolved_by_a_director", |p| Box::pin(lifecycle::a_lost_run_is_resolved_by_a_director(p)))
         .test("lifecycle_an_ended_call_is_cleared_away", |p| Box::pin(lifecycle::an_ended_call_is_cleared_away(p)))
+        .test("records_through_the_edge", |p| Box::pin(records::through_the_edge(p)))
         .test("writes_of_a_new_org", |p| Box::pin(writes::of_a_new_org(p)))
         .test("writes_of_a_call", |p| Box::pin(writes::of_a_call(p)))
         .alone("lifecycle_deleted_while_polity_is_down", |p| Box::pin(lifecycle::deleted_while_polity_is_down(p)))

@@ -151,7 +151,10 @@ async fn nothing_is_answered_or_read_before_it_is_flushed() {
         };
         async move { ledger.write(verb).await }
     });
-    while has_run.try_recv().is_err() || !ledger.pool.has_idle() {
+    while has_run.try_recv().is_err() {
+        tokio::task::yield_now().await;
+    }
+    while !ledger.pool.has_idle() {
         tokio::task::yield_now().await;
     }
     for _ in 0..100 {

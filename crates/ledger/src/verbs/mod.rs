@@ -5,6 +5,7 @@
 
 pub(crate) mod begin;
 pub(crate) mod definition;
+pub(crate) mod erase;
 pub(crate) mod expire;
 pub(crate) mod hold;
 pub(crate) mod note;

@@ -9,7 +9,7 @@ use crate::types::{KeyedDigest, Note};
 use crate::verbs::{check_name, entry, lift_facts};
 
 /// Kinds that only their own verb may write.
-const OWN: [&str; 7] = [kind::GENESIS, kind::HOLD, kind::BEGIN, kind::SETTLE, kind::RELEASE, kind::RETENTION, "root"];
+const OWN: [&str; 8] = [kind::GENESIS, kind::HOLD, kind::BEGIN, kind::SETTLE, kind::RELEASE, kind::RETENTION, kind::ERASURE, "root"];
 
 /// Record. The same `once` key again answers the sequence of the first and writes nothing.
 pub(crate) fn note(tx: &mut Tx<'_>, epoch: i64, note: Note, input: Option<KeyedDigest>) -> Outcome<i64> {

@@ -102,7 +102,7 @@ async fn a_root_that_is_forged_is_found() {
     let pinned = Expect { keys: vec![roots(&other)[0].1.statement().key_id.clone()], ..Expect::default() };
     assert_eq!(check(&lines, &pinned).unwrap_err().what, Flaw::Root, "signed by another key than the one that is known");
     let pinned = Expect { keys: vec![key.clone()], ..Expect::default() };
-    assert_eq!(check(&lines, &pinned).unwrap().keys, [key.clone()]);
+    assert_eq!(check(&lines, &pinned).unwrap().keys, [key]);
 }
 
 #[tokio::test]
@@ -119,7 +119,7 @@ async fn records_dropped_without_retention_are_found() {
     let (_, lines) = sealed().await;
     // The first segment's records are gone, its root is there, as after retention; but no record says so.
     assert_eq!(flaw(&lines[10..]), (1, Flaw::Gap));
-    let mut middle = lines.clone();
+    let mut middle = lines;
     middle.drain(11..21);
     assert_eq!(flaw(&middle), (11, Flaw::Gap), "records of the second segment");
 }
@@ -150,7 +150,7 @@ async fn keys_follow_each_other_without_a_gap() {
     check(&lines, &pinned).expect("one key that is known vouches for those after it");
     // Without the word of the key before.
     let at = roots(&lines).iter().find(|(_, r)| !r.statement().endorsements.is_empty()).unwrap().0;
-    let mut forged = lines.clone();
+    let mut forged = lines;
     forged[at] = forged[at].replace("endorsements", "endorsementz");
     assert_eq!(flaw(&forged).1, Flaw::Root, "the text is not the one that was signed");
     // Private parts of keys that others follow are gone.
@@ -254,9 +254,33 @@ async fn records_of_two_writers_are_found() {
     let mut mixed = first[..4].to_vec();
     mixed.extend_from_slice(&second[4..]);
     assert_eq!(flaw(&mixed), (5, Flaw::Fork), "it does not follow");
-    let mut both = first.clone();
+    let mut both = first;
     both.insert(4, second[4].clone());
     assert_eq!(flaw(&both), (5, Flaw::Fork));
+}
+
+#[tokio::test]
+async fn destroyed_keys_leave_a_whole_chain() {
+    let mut rig = Rig::new();
+    let mut end = settle("call", 1, Outcome::Done);
+    end.result = Some(serde_json::json!("secret"));
+    rig.ledger.begin(1, rig.begin("call", 1, 1000)).await.unwrap();
+    rig.ledger.settle(1, end).await.unwrap();
+    let before = rig.ledger.digest(&org(), "text").await.unwrap();
+    assert!(rig.ledger.erase(1, &org(), "request-17").await.unwrap());
+    assert!(!rig.ledger.erase(1, &org(), "request-17").await.unwrap(), "once for each name");
+    let after = rig.ledger.digest(&org(), "text").await.unwrap();
+    assert!(after.key_id != before.key_id && after.digest != before.digest, "another key from now on");
+    assert_eq!(rig.ledger.attempt(&org(), "call").await.unwrap().unwrap().result, None);
+    check(&export(&rig).await, &expect_head(&rig).await).unwrap();
+    let last = rig.records().await.pop().unwrap();
+    assert_eq!((last.kind.as_str(), &last.facts["keys"]), ("erasure", &serde_json::json!([before.key_id])));
+    rig.reopen().await;
+    assert_eq!(rig.ledger.digest(&org(), "text").await.unwrap(), after);
+    let conn = Connection::open(rig.dir.path().join("ledger.db")).unwrap();
+    let kept: i64 = conn.query_row("SELECT count(*) FROM keys WHERE key IS NOT NULL", [], |row| row.get(0)).unwrap();
+    assert_eq!(kept, 1);
+    assert!(!rig.ledger.erase(1, &OrgId { name: "x".into(), uid: "x".into() }, "request-17").await.unwrap());
 }
 
 #[tokio::test]
