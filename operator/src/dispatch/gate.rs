@@ -47,11 +47,11 @@ impl Gate {
     pub async fn begin(&self, mut begin: Begin) -> Result<Begun, Refused> {
         self.enforced()?;
         let snapshot = self.view(&begin.subject).await?;
-        self.anchors.hold(&begin.subject.org).await?;
+        Box::pin(self.anchors.hold(&begin.subject.org)).await?;
         let consume = self.check_approvals(&begin.subject, &snapshot).await?;
         begin.consume = consume;
         begin.charges = charges(&snapshot, &begin.reserve);
-        self.ledger.begin_as(self.epoch(), begin, durability(&snapshot)).await
+        Box::pin(self.ledger.begin_as(self.epoch(), begin, durability(&snapshot))).await
     }
 
     /// Checks and holds a reservation for a call that waits.
@@ -61,7 +61,7 @@ impl Gate {
     pub async fn hold(&self, mut hold: Hold) -> Result<Held, Refused> {
         self.enforced()?;
         let snapshot = self.view(&hold.subject).await?;
-        self.anchors.hold(&hold.subject.org).await?;
+        Box::pin(self.anchors.hold(&hold.subject.org)).await?;
         hold.charges = charges(&snapshot, &hold.reserve);
         self.ledger.hold(self.epoch(), hold).await
     }
