@@ -1,6 +1,7 @@
 //! Admission taken away, and what can be stored meanwhile: nothing starts until it is back, and a broken object stalls nobody else.
 
 use anyhow::{Context, Result, ensure};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{
     Api,
     api::{DeleteParams, PostParams},
@@ -17,7 +18,7 @@ use crate::{
 };
 
 /// Puts back whatever of the chart is missing or changed, and waits until the edge is called again.
-async fn reinstall(polity: &Polity) -> Result<()> {
+pub async fn reinstall(polity: &Polity) -> Result<()> {
     install::chart(&polity.cluster, &format!("https://127.0.0.1:{}", polity.addresses.webhook)).await?;
     until(SOON, "caBundle in both webhook configurations", || async {
         for kind in ["validatingwebhookconfiguration", "mutatingwebhookconfiguration"] {
@@ -92,9 +93,10 @@ async fn nothing_starts(polity: &Polity, org: &str, uid: &str, robot: &help::Rob
 /// deep, stalls nobody else, neither then nor when everything starts anew.
 pub async fn without_webhooks_nothing_starts_and_nothing_stalls(polity: &mut Polity) -> Result<()> {
     let admin = polity.cluster.admin().await?;
-    let (org, other) = (org_name("bare"), org_name("healthy"));
+    let (org, other, odd) = (org_name("bare"), org_name("healthy"), org_name("odd"));
     let uid = fixtures::organisation(&admin, &org).await?;
     fixtures::organisation(&admin, &other).await?;
+    fixtures::organisation(&admin, &odd).await?;
     let robot = help::robot(polity, &org).await?;
     let calls = help::bot(polity, &org).await?;
     help::takes(&calls, &help::small()).await?;
@@ -105,20 +107,26 @@ pub async fn without_webhooks_nothing_starts_and_nothing_stalls(polity: &mut Pol
         polity.cluster.run("kubectl", &["delete", kind, "polity"])?;
     }
     let broken = format!("{org}-broken");
-    let stored = store(polity, &org, &broken, &robot, &calls).await;
+    let stored = store(polity, &org, &broken, &odd, &robot, &calls).await;
     reinstall(polity).await?;
     stored?;
     ensure!(!help::kinds(&help::lines(polity, &uid, Some(&waiting_id))?).contains(&"begin"), "what waited began");
 
     nobody_else_is_stalled(polity, &org, &other, &broken).await.context("while it is stored")?;
+    unknown_rules_deny(polity, &odd).await.context("while it is stored")?;
     polity.edge.kill()?;
     polity.core.restart().await?;
     polity.edge.restart().await?;
     nobody_else_is_stalled(polity, &org, &other, &broken).await.context("after a restart")?;
+    unknown_rules_deny(polity, &odd).await.context("after a restart")?;
 
-    for (kind, namespace, name) in
-        [("orgs.polity.dev", "", broken.as_str()), ("tools.polity.dev", &org, "deep"), ("policies.polity.dev", &org, "wrong")]
-    {
+    for (kind, namespace, name) in [
+        ("orgs.polity.dev", "", broken.as_str()),
+        ("tools.polity.dev", &org, "deep"),
+        ("toolcalls.polity.dev", &org, "deep"),
+        ("policies.polity.dev", &odd, "newer"),
+        ("policies.polity.dev", &org, "wrong"),
+    ] {
         let mut args = vec!["delete", kind, name, "--wait=false"];
         if !namespace.is_empty() {
             args.extend(["-n", namespace]);
@@ -130,11 +138,17 @@ pub async fn without_webhooks_nothing_starts_and_nothing_stalls(polity: &mut Pol
         orgs.get_opt(&broken).await.map_err(|e| e.to_string())?.map_or(Ok(()), |o| Err(format!("{:?}", o.metadata)))
     })
     .await?;
+    help::takes(&help::bot(polity, &odd).await?, &help::small()).await?;
     help::takes(&calls, &help::small()).await
 }
 
+/// What nobody can read may forbid anything: the Org of that Policy takes no calls, and says which object it is.
+async fn unknown_rules_deny(polity: &Polity, odd: &str) -> Result<()> {
+    help::refuses(&help::bot(polity, odd).await?, &help::small(), "newer").await
+}
+
 /// What can be stored while no webhook looks.
-async fn store(polity: &Polity, org: &str, broken: &str, robot: &help::Robot, calls: &Api<ToolCall>) -> Result<()> {
+async fn store(polity: &Polity, org: &str, broken: &str, odd: &str, robot: &help::Robot, calls: &Api<ToolCall>) -> Result<()> {
     let admin = polity.cluster.admin().await?;
     help::refuses(calls, &help::small(), "was not stamped").await?;
     let (code, body) = robot.call(org, json!({"tool": "pay", "input": {"amount": 20, "to": "ann"}, "waitSeconds": 0})).await?;
@@ -161,6 +175,14 @@ async fn store(polity: &Polity, org: &str, broken: &str, robot: &help::Robot, ca
         r#"{{"apiVersion":"polity.dev/v1alpha1","kind":"Tool","metadata":{{"name":"deep"}},"spec":{{"inputSchema":{deep},"runtime":{{"container":{{"image":"x","command":["x"]}}}}}}}}"#
     );
     admin.request_text(http_post(&format!("/apis/polity.dev/v1alpha1/namespaces/{org}/tools"), tool)?).await?;
+    // Of a caller who may ask, in the form that the webhook would give it, but deeper than JSON is read.
+    let caller = format!(r#"{{"username":"bot@{org}","groups":["system:authenticated"]}}"#);
+    let call = format!(
+        r#"{{"apiVersion":"polity.dev/v1alpha1","kind":"ToolCall","metadata":{{"name":"deep"}},"spec":{{"tool":{{"name":"pay"}},"caller":{caller},"input":{deep}}}}}"#
+    );
+    let client = polity.cluster.user(&format!("bot@{org}"), &[]).await?;
+    client.request_text(http_post(&format!("/apis/polity.dev/v1alpha1/namespaces/{org}/toolcalls"), call)?).await?;
+    newer_policy(polity, odd).await?;
     let wrong = json!({"apiVersion": "polity.dev/v1alpha1", "kind": "Policy", "metadata": {"name": "wrong", "namespace": org},
         "spec": {"match": {"tools": ["pay"]}, "rules": [{"name": "rule", "expression": "agnet.name == 'bot'", "effect": "Deny"}]}});
     apply(&admin, &wrong.to_string()).await?;
@@ -169,6 +191,31 @@ async fn store(polity: &Polity, org: &str, broken: &str, robot: &help::Robot, ca
         "an Org cannot be made"
     );
     Ok(())
+}
+
+/// A Policy of a newer version: an effect that this one does not know, stored while the definition allowed it.
+async fn newer_policy(polity: &Polity, odd: &str) -> Result<()> {
+    let admin = polity.cluster.admin().await?;
+    let crds: Api<CustomResourceDefinition> = Api::all(admin.clone());
+    let tight = crds.get("policies.polity.dev").await?;
+    let mut loose = serde_json::to_value(&tight)?;
+    let effect = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/rules/items/properties/effect/enum";
+    let words = loose.pointer_mut(effect).and_then(serde_json::Value::as_array_mut).context("the words for an effect")?;
+    words.push(json!("Rewrite"));
+    let words = json!([{"op": "replace", "path": effect, "value": words}]).to_string();
+    polity.cluster.run("kubectl", &["patch", "crd", "policies.polity.dev", "--type=json", "-p", &words])?;
+    let newer = json!({"apiVersion": "polity.dev/v1alpha1", "kind": "Policy", "metadata": {"name": "newer", "namespace": odd},
+        "spec": {"match": {"tools": ["pay"]}, "rules": [{"name": "rule", "expression": "true", "effect": "Rewrite"}]}});
+    let stored = until(SOON, "the newer Policy is stored", || async {
+        let path = format!("/apis/polity.dev/v1alpha1/namespaces/{odd}/policies");
+        let request = http_post(&path, newer.to_string()).map_err(|e| e.to_string())?;
+        admin.request_text(request).await.map(drop).map_err(|e| e.to_string())
+    })
+    .await;
+    // As before, whatever happened.
+    let words = json!([{"op": "replace", "path": effect, "value": ["Deny", "RequireApproval"]}]).to_string();
+    polity.cluster.run("kubectl", &["patch", "crd", "policies.polity.dev", "--type=json", "-p", &words])?;
+    stored
 }
 
 async fn nobody_else_is_stalled(polity: &Polity, org: &str, other: &str, broken: &str) -> Result<()> {

@@ -227,6 +227,11 @@ pub async fn token(polity: &Polity, namespace: &str, account: &str, pod: &Pod, a
 }
 
 impl Robot {
+    /// The same agent, asking another edge.
+    pub fn at(&self, base: String) -> Self {
+        Self { token: self.token.clone(), pod: self.pod.clone(), base, http: self.http.clone() }
+    }
+
     /// Asks for a call.
     pub async fn call(&self, org: &str, body: Value) -> Result<(u16, Value)> {
         self.call_with(org, body, Some(&self.token)).await

@@ -8,9 +8,11 @@ mod budgets;
 mod calls;
 mod chart;
 mod crash;
+mod edges;
 mod examples;
 mod fixtures;
 mod gateway;
+mod guards;
 mod help;
 mod lifecycle;
 mod orgs;
@@ -18,7 +20,9 @@ mod races;
 mod records;
 mod restarts;
 mod rewrites;
+mod stored;
 mod tenancy;
+mod tokens;
 mod writes;
 
 use std::process::ExitCode;
@@ -110,6 +114,11 @@ fn main() -> ExitCode {
         .alone("races_two_cores", |p| Box::pin(races::two_cores(p)))
         .alone("races_chaos", |p| Box::pin(races::chaos(p)))
         .test("lifecycle_calls_with_one_key_run_once", |p| Box::pin(lifecycle::calls_with_one_key_run_once(p)))
+        .alone("guards_hold_alone", |p| Box::pin(guards::hold_alone(p)))
+        .alone("stored_older_objects_stay_updatable", |p| Box::pin(stored::older_objects_stay_updatable(p)))
+        .alone("edges_two_at_once", |p| Box::pin(edges::two_at_once(p)))
+        .alone("edges_certificate_authority_rotates", |p| Box::pin(edges::certificate_authority_rotates(p)))
+        .test("tokens_wrong_in_one_thing", |p| Box::pin(tokens::wrong_in_one_thing(p)))
         .alone("restarts_edge_under_load", |p| Box::pin(restarts::edge_under_load(p)))
         .alone("restarts_api_server_frozen", |p| Box::pin(restarts::api_server_frozen(p)))
         .alone("restarts_certificate_expired", |p| Box::pin(restarts::certificate_expired(p)))
