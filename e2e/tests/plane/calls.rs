@@ -12,7 +12,10 @@ use polity_api::{
 use polity_e2e::{ledger, org_name, parts::Polity, shim, until};
 use serde_json::json;
 
-use crate::fixtures::{self, SOON};
+use crate::{
+    fixtures::{self, SOON},
+    help,
+};
 
 /// A call of `pay`.
 pub fn call(amount: i64, to: &str) -> ToolCall {
@@ -63,6 +66,34 @@ pub async fn allowed(polity: &Polity) -> Result<()> {
         .collect();
     ensure!(kinds == ["begin", "settle"], "{kinds:?}");
     Ok(())
+}
+
+/// An image that no registry has: the call ends long before its time-out, says which image and why, and nothing was done. The test
+/// speaks for the kubelet, in the words that a kubelet has for it.
+pub async fn image_is_missing(polity: &Polity) -> Result<()> {
+    let admin = polity.cluster.admin().await?;
+    let name = org_name("absent");
+    let uid = fixtures::organisation(&admin, &name).await?;
+    let calls = help::bot(polity, &name).await?;
+    help::takes(&calls, &help::small()).await?;
+    let (made, id) = help::made(&calls, &help::small()).await?;
+    phase(&admin, &name, &made, Phase::Running).await?;
+    let pods: Api<k8s_openapi::api::core::v1::Pod> = Api::namespaced(admin.clone(), &name);
+    let bound = jiff::Timestamp::now() - jiff::SignedDuration::from_secs(25);
+    let waiting = json!({"reason": "ImagePullBackOff", "message": "Back-off pulling image"});
+    let status = json!({"status": {
+        "conditions": [{"type": "PodScheduled", "status": "True", "lastTransitionTime": bound.to_string()}],
+        "containerStatuses": [{"name": "tool", "image": "docker.io/polity/polity:dev", "imageID": "", "ready": false, "restartCount": 0, "state": {"waiting": waiting}}]}});
+    pods.patch_status(&format!("call-{id}"), &PatchParams::default(), &Patch::Merge(status)).await?;
+    let ended = phase(&admin, &name, &made, Phase::Failed).await?;
+    let said = serde_json::to_string(&ended.status)?;
+    ensure!(said.contains("ToolFailed") && said.contains("ImagePullBackOff") && said.contains("docker.io/polity/polity:dev"), "{said}");
+    let lines = help::lines(polity, &uid, Some(&id))?;
+    ensure!(help::kinds(&lines) == ["begin", "settle"] && lines[1]["outcome"] == "NotDone", "{lines:?}");
+    until(SOON, "its Pod is gone", || async {
+        pods.get_opt(&format!("call-{id}")).await.map_err(|e| e.to_string())?.map_or(Ok(()), |_| Err("there".to_owned()))
+    })
+    .await
 }
 
 /// The API server answers 403 at once, with the rule, its reason code and its hint.

@@ -47,25 +47,25 @@ impl Table<'_> {
     }
 
     /// Notes a case that did not go as it must. A refusal must be the guards' or RBAC's (403), nothing else.
-    fn judge<T>(&mut self, what: &str, may: bool, answer: Result<T, kube::Error>) {
+    fn judge<T>(&mut self, what: &str, may: bool, answer: &Result<T, kube::Error>) {
         self.cases += 1;
         match (may, answer) {
             (true, Ok(_)) => {}
             (false, Err(kube::Error::Api(status))) if status.code == 403 || status.code == 422 => {}
-            (_, answer) => self.wrong.push(format!("{what}: {:?}", answer.map(drop))),
+            (_, answer) => self.wrong.push(format!("{what}: {:?}", answer.as_ref().map(|_| ()))),
         }
     }
 
     async fn create(&mut self, user: &str, what: &str, object: Value, may: bool) -> Result<()> {
         let api = self.api(user, object["kind"].as_str().context("kind")?).await?;
         let answer = api.create(&PostParams::default(), &serde_json::from_value(object)?).await;
-        self.judge(&format!("{user} creates: {what}"), may, answer);
+        self.judge(&format!("{user} creates: {what}"), may, &answer);
         Ok(())
     }
 
     async fn patch(&mut self, user: &str, kind: &str, name: &str, what: &str, patch: Value, may: bool) -> Result<()> {
         let answer = self.api(user, kind).await?.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await;
-        self.judge(&format!("{user} changes {kind} {name}: {what}"), may, answer);
+        self.judge(&format!("{user} changes {kind} {name}: {what}"), may, &answer);
         Ok(())
     }
 
@@ -73,17 +73,17 @@ impl Table<'_> {
         let status = if kind == "ToolCall" { json!({"phase": "Succeeded"}) } else { json!({"observedGeneration": 7}) };
         let patch = Patch::Merge(json!({"status": status}));
         let answer = self.api(user, kind).await?.patch_status(name, &PatchParams::default(), &patch).await;
-        self.judge(&format!("{user} writes the status of {kind} {name}"), may, answer);
+        self.judge(&format!("{user} writes the status of {kind} {name}"), may, &answer);
         Ok(())
     }
 
     async fn delete(&mut self, user: &str, kind: &str, name: &str, may: bool) -> Result<()> {
         let answer = self.api(user, kind).await?.delete(name, &DeleteParams::default()).await;
-        self.judge(&format!("{user} deletes {kind} {name}"), may, answer);
+        self.judge(&format!("{user} deletes {kind} {name}"), may, &answer);
         Ok(())
     }
 
-    fn object(&self, kind: &str, name: &str, spec: Value) -> Value {
+    fn object(&self, kind: &str, name: &str, spec: &Value) -> Value {
         let metadata = if kind == "Org" { json!({"name": name}) } else { json!({"name": name, "namespace": self.namespace}) };
         json!({"apiVersion": "polity.dev/v1alpha1", "kind": kind, "metadata": metadata, "spec": spec})
     }
@@ -93,7 +93,7 @@ impl Table<'_> {
         if !caller.is_null() {
             spec["caller"] = caller;
         }
-        self.object("ToolCall", name, spec)
+        self.object("ToolCall", name, &spec)
     }
 
     /// A caller as the webhook would stamp this user, with something else about him.
@@ -173,8 +173,11 @@ async fn people(admin: &Client, table: &Table<'_>) -> Result<()> {
     help::may(admin, &bob, name, "resolve", "toolcalls").await?;
     // Deleted webhooks are still asked for a moment.
     let api = table.api("alice", "Policy").await?;
-    let probe: DynamicObject =
-        serde_json::from_value(table.object("Policy", "probe", json!({"rules": [{"name": "r", "expression": "true", "effect": "Deny"}]})))?;
+    let probe: DynamicObject = serde_json::from_value(table.object(
+        "Policy",
+        "probe",
+        &json!({"rules": [{"name": "r", "expression": "true", "effect": "Deny"}]}),
+    ))?;
     let dry = PostParams { dry_run: true, ..PostParams::default() };
     until(SOON, "the API server asks the webhooks no more", || async {
         api.create(&dry, &probe).await.map(drop).map_err(|e| e.to_string())
@@ -228,7 +231,7 @@ async fn approvals(table: &mut Table<'_>) -> Result<()> {
         "action": {"verb": "tool.call", "target": {"kind": "Tool", "namespace": table.namespace, "name": "t", "digest": "d"}, "call": "c2", "callUid": "u"},
         "input": {}, "digest": {"digest": "d", "keyId": "k"}, "requester": {"username": "x"},
         "requirements": [{"rule": "r", "count": 1, "humansOnly": true}], "expiresAt": "2036-11-22T00:00:00Z"});
-    let approval = table.object("Approval", "a1", spec);
+    let approval = table.object("Approval", "a1", &spec);
     table.create("alice", "an Approval", approval.clone(), false).await?;
     table.create("admin", "an Approval", approval.clone(), false).await?;
     table.create("core", "an Approval", approval, true).await?;
@@ -263,7 +266,7 @@ async fn approvals(table: &mut Table<'_>) -> Result<()> {
 async fn policies(table: &mut Table<'_>) -> Result<()> {
     let policy = |table: &Table<'_>, name: &str, protected: bool| {
         let rule = json!({"name": "r", "expression": "true", "effect": "Deny"});
-        table.object("Policy", name, json!({"protected": protected, "rules": [rule]}))
+        table.object("Policy", name, &json!({"protected": protected, "rules": [rule]}))
     };
     let warn = || json!({"spec": {"mode": "Warn"}});
     let owner = json!({"metadata": {"ownerReferences": [{"apiVersion": "v1", "kind": "ConfigMap", "name": "x", "uid": "1"}]}});
@@ -283,7 +286,7 @@ async fn policies(table: &mut Table<'_>) -> Result<()> {
     }
     table.delete("alice", "Policy", "p1", false).await?;
     let all = table.api("alice", "Policy").await?.delete_collection(&DeleteParams::default(), &ListParams::default()).await;
-    table.judge("alice deletes all Policies", false, all);
+    table.judge("alice deletes all Policies", false, &all);
     table.status("alice", "Policy", "p1", false).await?;
     table.status("core", "Policy", "p1", true).await?;
     table.patch("bob", "Policy", "p1", "its mode", warn(), true).await?;
@@ -301,7 +304,7 @@ async fn orgs(table: &mut Table<'_>) -> Result<()> {
         ("bob", &kid, "a unit", json!({"parentRef": {"name": root}}), true),
         ("alice", &safe, "one that nobody deletes", json!({"deletionProtection": true}), true),
     ] {
-        let org = table.object("Org", name, spec);
+        let org = table.object("Org", name, &spec);
         table.create(user, what, org, may).await?;
     }
     table.status("alice", "Org", &root, false).await?;

@@ -58,6 +58,7 @@ fn main() -> ExitCode {
         .test("example_without_its_namespace_file", |p| Box::pin(examples::without_a_namespace_first(p)))
         .test("org_becomes_ready", |p| Box::pin(orgs::becomes_ready(p)))
         .test("call_allowed_runs_and_settles", |p| Box::pin(calls::allowed(p)))
+        .test("call_of_an_image_that_is_missing", |p| Box::pin(calls::image_is_missing(p)))
         .test("call_denied_early_says_rule_reason_hint", |p| Box::pin(calls::denied(p)))
         .test("call_waits_for_a_person", |p| Box::pin(calls::waits(p)))
         .test("gateway_an_agent_acts", |p| Box::pin(gateway::an_agent_acts(p)))

@@ -2,11 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use polity_api::{names, reasons};
 use polity_ledger::{Amounts, OrgId, Outcome, Settle};
 use polity_runtime::internal::ShimOutput;
 use serde_json::{Value, json};
+
+/// How long a Pod that is bound to a node may fail to get an image, before its call is given up.
+const PULL_PATIENCE: SignedDuration = SignedDuration::from_secs(30);
 
 /// What the run is known by while it runs; kept in the ledger as `resume`.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -168,6 +172,26 @@ pub fn hopeless(pod: &Pod) -> bool {
         matches!(
             reason,
             Some("ErrImageNeverPull" | "InvalidImageName" | "CreateContainerConfigError" | "CreateContainerError" | "RunContainerError")
+        )
+    })
+}
+
+/// Whether an image of a Pod has not been got for longer than a registry that stumbles would take. The kubelet itself tries for ever.
+#[must_use]
+pub fn no_image(pod: &Pod, now: Timestamp) -> bool {
+    let Some(status) = pod.status.as_ref() else { return false };
+    let conditions = status.conditions.as_deref().unwrap_or_default();
+    let bound = conditions.iter().find(|c| c.type_ == "PodScheduled" && c.status == "True").and_then(|c| c.last_transition_time.as_ref());
+    if bound.is_none_or(|at| now.duration_since(at.0) < PULL_PATIENCE) {
+        return false;
+    }
+    let inits = status.init_container_statuses.as_deref().unwrap_or_default();
+    let tools = status.container_statuses.as_deref().unwrap_or_default();
+    inits.iter().chain(tools).any(|s| {
+        let reason = s.state.as_ref().and_then(|s| s.waiting.as_ref()).and_then(|w| w.reason.as_deref());
+        matches!(
+            reason,
+            Some("ErrImagePull" | "ImagePullBackOff" | "ImageInspectError" | "RegistryUnavailable" | "SignatureValidationFailed")
         )
     })
 }

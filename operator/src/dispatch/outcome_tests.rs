@@ -91,3 +91,24 @@ fn a_pod_that_never_started_its_tool_did_nothing() {
     assert_eq!(lost(&run(false), Some(&ran), false, "gone").outcome, Some(Outcome::Unknown));
     assert_eq!(lost(&run(false), None, false, "gone").outcome, Some(Outcome::Unknown), "a Pod that cannot be seen may have run");
 }
+
+#[test]
+fn an_image_that_cannot_be_got_is_given_up_after_a_while() {
+    let at = |reason: &str, bound: &str| {
+        pod(
+            &json!({"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": bound, "lastTransitionTime": "2026-11-21T00:00:00Z"}],
+            "containerStatuses": [{"name": "tool", "image": "", "imageID": "", "ready": false, "restartCount": 0,
+            "state": {"waiting": {"reason": reason, "message": "no such host"}}}]}),
+        )
+    };
+    let (early, late): (Timestamp, Timestamp) = ("2026-11-21T00:00:29Z".parse().unwrap(), "2026-11-21T00:00:30Z".parse().unwrap());
+    for reason in ["ErrImagePull", "ImagePullBackOff"] {
+        assert!(!no_image(&at(reason, "True"), early), "a registry may stumble");
+        assert!(no_image(&at(reason, "True"), late), "{reason}");
+        assert!(!no_image(&at(reason, "False"), late), "not bound: nothing was tried");
+    }
+    assert!(!no_image(&at("ContainerCreating", "True"), late), "a large image may take its time");
+    let settle = lost(&run(false), Some(&at("ImagePullBackOff", "True")), false, "the tool's image cannot be got");
+    assert_eq!((settle.outcome, settle.reason.as_str()), (Some(Outcome::NotDone), reasons::TOOL_FAILED));
+    assert!(settle.message.contains("ImagePullBackOff no such host"), "{}", settle.message);
+}

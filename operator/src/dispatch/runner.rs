@@ -285,6 +285,7 @@ impl Runner {
                 None
             }
             Some(pod) if outcome::hopeless(pod) => Some("the tool's Pod ended without a result"),
+            Some(pod) if outcome::no_image(pod, now) => Some("the tool's image cannot be got"),
             Some(_) if now >= attempt.deadline => Some("the tool's Pod took too long"),
             Some(_) => None,
         };
