@@ -201,11 +201,12 @@ async fn newer_policy(polity: &Polity, odd: &str) -> Result<()> {
     let mut loose = serde_json::to_value(&tight)?;
     let effect = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/rules/items/properties/effect/enum";
     let words = loose.pointer_mut(effect).and_then(serde_json::Value::as_array_mut).context("the words for an effect")?;
-    words.push(json!("Rewrite"));
+    let known = words.clone();
+    words.push(json!("Postpone"));
     let words = json!([{"op": "replace", "path": effect, "value": words}]).to_string();
     polity.cluster.run("kubectl", &["patch", "crd", "policies.polity.dev", "--type=json", "-p", &words])?;
     let newer = json!({"apiVersion": "polity.dev/v1alpha1", "kind": "Policy", "metadata": {"name": "newer", "namespace": odd},
-        "spec": {"match": {"tools": ["pay"]}, "rules": [{"name": "rule", "expression": "true", "effect": "Rewrite"}]}});
+        "spec": {"match": {"tools": ["pay"]}, "rules": [{"name": "rule", "expression": "true", "effect": "Postpone"}]}});
     let stored = until(SOON, "the newer Policy is stored", || async {
         let path = format!("/apis/polity.dev/v1alpha1/namespaces/{odd}/policies");
         let request = http_post(&path, newer.to_string()).map_err(|e| e.to_string())?;
@@ -213,7 +214,7 @@ async fn newer_policy(polity: &Polity, odd: &str) -> Result<()> {
     })
     .await;
     // As before, whatever happened.
-    let words = json!([{"op": "replace", "path": effect, "value": ["Deny", "RequireApproval"]}]).to_string();
+    let words = json!([{"op": "replace", "path": effect, "value": known}]).to_string();
     polity.cluster.run("kubectl", &["patch", "crd", "policies.polity.dev", "--type=json", "-p", &words])?;
     stored
 }
