@@ -4,6 +4,7 @@
 //! it fails when something does not work or answers wrongly, never because it was slow. Figures are medians of at least three
 //! repeats in which the rivals take turns; ratios count, absolute times do not.
 
+mod decision;
 mod ledger;
 
 use std::path::PathBuf;
@@ -22,6 +23,7 @@ type Bench = (&'static str, &'static str, fn() -> Result<Report>);
 const BENCHES: &[Bench] = &[
     ("admission", "CPU of a review beside a bare echo and OPA", admission::run),
     ("budget", "1,000 racing calls on a budget for 100", ledger::budget::run),
+    ("decision", "one decision in process beside cel alone; ten thousand policies beside ten", decision::run),
     ("ledger", "durable begin+settle pairs beside the same bytes with group fdatasync", ledger::run),
 ];
 

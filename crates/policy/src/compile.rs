@@ -30,6 +30,9 @@ use crate::{
 /// Most digests that are remembered; objects that are gone are forgotten with all others when it is reached.
 const MAX_DIGESTS: usize = 50_000;
 
+/// Most Tools whose check against one Policy is remembered beyond a snapshot.
+const MAX_PAIRS: usize = 1024;
+
 /// A Policy that was compiled, or why it could not be.
 #[derive(Debug, Default)]
 pub struct CompiledPolicy {
@@ -114,6 +117,10 @@ impl CompiledPolicy {
         }
         let found = self.check_typed(spec, tool, args).into_iter().next();
         let mut typed = self.typed.write().unwrap_or_else(PoisonError::into_inner);
+        // Tools that are edited for days must not fill the memory of a Policy that stays
+        if typed.len() >= MAX_PAIRS {
+            typed.clear();
+        }
         typed.insert(tool.digest.clone(), found.clone());
         found
     }
@@ -144,6 +151,7 @@ impl CompiledPolicy {
             patterns: Arc::default(),
             cost: 1,
             uses_args: false,
+            uses_roles: false,
         };
         Self {
             rules: vec![CompiledRule { program, patches: Vec::new(), parsed: None, quarantined: AtomicBool::new(false) }],

@@ -12,6 +12,8 @@ use crate::{CompileCache, Decision, Request, Snapshot, TaskFacts, Verdict, World
 
 #[path = "decide_faults.rs"]
 mod faults;
+#[path = "decide_index.rs"]
+mod index;
 #[path = "decide_properties.rs"]
 mod properties;
 

@@ -46,13 +46,13 @@ pub fn selects_place(m: Option<&Match>, tool: &ToolFacts, org: &str, path: &[Str
     selects_tool(m, tool) && m.is_none_or(|m| any(&m.orgs, |o| o == org) && any(&m.units, |u| path.contains(u)))
 }
 
-/// Whether a match selects an action. `held` are the names of the caller's Roles in the Policy's own Org.
+/// Whether a match selects an action. `held` says whether the caller has a Role of the Policy's own Org.
 #[must_use]
-pub fn selects(m: Option<&Match>, action: &Action<'_>, held: &[&str]) -> bool {
+pub fn selects(m: Option<&Match>, action: &Action<'_>, held: impl Fn(&str) -> bool) -> bool {
     let Some(m) = m else { return true };
     selects_place(Some(m), action.tool, action.org, action.path)
         && any(&m.verbs, |v| v == action.verb)
-        && any(&m.roles, |r| held.contains(&r.as_str()))
+        && any(&m.roles, |r| held(r))
         && any(&m.groups, |g| action.groups.contains(g))
         && any(&m.agents, |a| a == action.agent)
         && any(&m.job_spaces, |j| action.job_space == Some(j))

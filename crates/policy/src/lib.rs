@@ -11,6 +11,7 @@ mod decide_tests;
 pub mod fixtures;
 mod glob;
 mod grant;
+mod index;
 mod objects;
 mod path;
 mod query;

@@ -10,6 +10,7 @@ use polity_api::{
 
 use crate::{
     AgentFacts, BudgetLimit, Key, Snapshot, ToolFacts, grant,
+    index::Index,
     snapshot::{PolicyInForce, RoleInForce, ToolInForce, full},
 };
 
@@ -99,11 +100,15 @@ impl Snapshot {
         Ok(usable.filter(|tool| grants.iter().any(|g| grant::covers(g, verb, tool))).cloned().collect())
     }
 
-    /// Policies whose match selects a Tool here whoever calls it.
-    pub(crate) fn policies_for<'a>(&'a self, tool: &'a ToolInForce) -> impl Iterator<Item = &'a PolicyInForce> {
+    /// The Policies whose match may select a Tool here, filed by what of a call they ask for.
+    pub(crate) fn index_of<'a>(&self, tool: &'a ToolInForce) -> &'a Index {
         let may = |p: &PolicyInForce| grant::selects_place(p.policy.spec.matches.as_ref(), &tool.facts, &self.org, &self.path);
-        let found = tool.selecting.get_or_init(|| self.policies.iter().enumerate().filter(|(_, p)| may(p)).map(|(i, _)| i).collect());
-        found.iter().filter_map(|i| self.policies.get(*i))
+        tool.index.get_or_init(|| Index::new(self.policies.iter().enumerate().filter(|(_, p)| may(p))))
+    }
+
+    /// Policies that may select a Tool here and have rules that rewrite.
+    pub(crate) fn rewriting<'a>(&'a self, tool: &'a ToolInForce) -> impl Iterator<Item = &'a PolicyInForce> {
+        self.index_of(tool).rewriting.iter().filter_map(|place| self.policies.get(*place))
     }
 
     /// Roles in force that a user holds, as `namespace/name`.

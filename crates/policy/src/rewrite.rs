@@ -192,17 +192,16 @@ type Rule<'a> = (&'a PolicyInForce, &'a PolicyRule, &'a CompiledRule);
 /// A rule in Enforce has no value, or rules rewrite against each other.
 pub(crate) fn run(snapshot: &Snapshot, request: &Request<'_>, g: &Granted<'_>, meter: &Arc<Meter>) -> Result<Outcomes, Broken> {
     let mut out = Outcomes::default();
-    if !snapshot.policies_for(g.tool).any(|p| p.compiled.rewrites()) {
+    if snapshot.index_of(g.tool).rewriting.is_empty() {
         return Ok(out);
     }
     let action = snapshot.action(request, g);
     let selects = |p: &&PolicyInForce| {
-        p.compiled.rewrites()
-            && grant::selects(p.policy.spec.matches.as_ref(), &action, &vars::held_in(g, &p.namespace))
+        grant::selects(p.policy.spec.matches.as_ref(), &action, |role| vars::holds(g, &p.namespace, role))
             // what does not fit this Tool denies with the other rules
             && p.compiled.typed(&p.policy.spec, &g.tool.facts, g.tool.compiled.args.as_ref()).is_none()
     };
-    let policies: Vec<&PolicyInForce> = snapshot.policies_for(g.tool).filter(selects).collect();
+    let policies: Vec<&PolicyInForce> = snapshot.rewriting(g.tool).filter(selects).collect();
     let (enforced, watching): (Vec<Rule<'_>>, Vec<Rule<'_>>) = policies
         .iter()
         .flat_map(|p| p.policy.spec.rules.iter().zip(&p.compiled.rules).map(move |(rule, compiled)| (*p, rule, compiled)))
@@ -321,7 +320,7 @@ impl Snapshot {
     /// Whether some Policy may rewrite the input of a Tool. False saves the work of asking.
     #[must_use]
     pub fn may_rewrite(&self, tool: &str, org: Option<&str>) -> bool {
-        self.tool_in_force(tool, org).is_some_and(|tool| self.policies_for(tool).any(|p| p.compiled.rewrites()))
+        self.tool_in_force(tool, org).is_some_and(|tool| !self.index_of(tool).rewriting.is_empty())
     }
 
     /// `decide` for a call that is stored, whose input is never changed any more: what rules in force would change now is denied.

@@ -41,23 +41,31 @@ pub(crate) fn apply(snapshot: &Snapshot, request: &Request<'_>, g: &Granted<'_>,
     let mut advisory = Vec::new();
     let mut spent = false;
     let action = snapshot.action(request, g);
-    let selects = |p: &&PolicyInForce| grant::selects(p.policy.spec.matches.as_ref(), &action, &vars::held_in(g, &p.namespace));
-    let selecting: Vec<&PolicyInForce> = snapshot.policies_for(g.tool).filter(selects).collect();
     let tool = g.tool;
-    // what compiles is no part of the budget: a Policy and a Tool meet for the first time only once
-    let typed: Vec<_> = selecting.iter().map(|p| p.compiled.typed(&p.policy.spec, &tool.facts, tool.compiled.args.as_ref())).collect();
+    let index = snapshot.index_of(tool);
+    let mut selecting: Vec<Selected<'_>> = Vec::new();
+    for (place, entry) in index.candidates(&action, g) {
+        let Some(policy) = snapshot.policies.get(place) else { continue };
+        if grant::selects(policy.policy.spec.matches.as_ref(), &action, |role| vars::holds(g, &policy.namespace, role)) {
+            // what compiles is no part of the budget: a Policy and a Tool meet for the first time only once
+            let check = || policy.compiled.typed(&policy.policy.spec, &tool.facts, tool.compiled.args.as_ref());
+            selecting.push(Selected { policy, untyped: entry.typed.get_or_init(check).as_ref(), twins: &entry.twins });
+        }
+    }
     match vars::slots(snapshot, request, g) {
         Ok(slots) => {
             let mut session = Session::new(Arc::clone(meter), slots);
+            let mut known: Vec<Option<Outcome>> = vec![None; index.twins];
             // what enforces is evaluated first: rules that only observe can use up nothing but what is left
             for enforcing in [true, false] {
                 let mut namespace = None;
-                for (&policy, untyped) in selecting.iter().zip(&typed).filter(|(p, _)| (p.policy.spec.mode == Mode::Enforce) == enforcing) {
+                for selected in selecting.iter().filter(|s| (s.policy.policy.spec.mode == Mode::Enforce) == enforcing) {
+                    let policy = selected.policy;
                     if namespace != Some(&policy.namespace) {
                         namespace = Some(&policy.namespace);
                         session.slots.set_roles(move || vars::roles(g, policy));
                     }
-                    let findings = judge(policy, untyped.as_ref(), snapshot, g, &mut session);
+                    let findings = judge(selected, snapshot, g, &mut session, &mut known);
                     if enforcing {
                         found.extend(findings);
                     } else {
@@ -92,60 +100,66 @@ pub(crate) fn apply(snapshot: &Snapshot, request: &Request<'_>, g: &Granted<'_>,
     combine(found, request.approved, decision);
 }
 
-/// Findings of one Policy.
-fn judge<'a>(
+/// A Policy that selects the call.
+struct Selected<'a> {
     policy: &'a PolicyInForce,
-    untyped: Option<&Problem>,
+    /// What is wrong with it for the Tool.
+    untyped: Option<&'a Problem>,
+    /// For each rule: the number of its expression, if others have it too.
+    twins: &'a [Option<u32>],
+}
+
+/// Findings of one Policy. `known` has the outcomes of expressions that several rules share.
+fn judge<'a>(
+    selected: &Selected<'a>,
     snapshot: &Snapshot,
     g: &Granted<'_>,
     session: &mut Session<'a>,
+    known: &mut [Option<Outcome>],
 ) -> Vec<Finding> {
-    let whole = format!("{}/{}", policy.namespace, policy.name);
+    let policy = selected.policy;
+    let whole = || format!("{}/{}", policy.namespace, policy.name);
+    let broken =
+        |reason, message: String, hint: &str| vec![Finding { rule: whole(), reason, message, hint: hint.to_owned(), requirement: None }];
     if let Some(problem) = policy.compiled.problems.first() {
-        let message = format!("{whole} does not compile: {problem}");
-        return vec![Finding {
-            rule: whole,
-            reason: reasons::POLICY_INVALID,
-            message,
-            hint: "its author must correct it".to_owned(),
-            requirement: None,
-        }];
+        return broken(reasons::POLICY_INVALID, format!("{} does not compile: {problem}", whole()), "its author must correct it");
     }
-    let spec = &policy.policy.spec;
-    if let Some(problem) = untyped {
-        let message = format!("{whole} does not fit Tool {}: {problem}", g.tool.facts.name);
-        return vec![Finding {
-            rule: whole,
-            reason: reasons::POLICY_NOT_TYPED,
-            message,
-            hint: "its author must correct it or narrow its match".to_owned(),
-            requirement: None,
-        }];
+    if let Some(problem) = selected.untyped {
+        let message = format!("{} does not fit Tool {}: {problem}", whole(), g.tool.facts.name);
+        return broken(reasons::POLICY_NOT_TYPED, message, "its author must correct it or narrow its match");
     }
-    spec.rules
-        .iter()
-        .zip(&policy.compiled.rules)
+    let mut found = Vec::new();
+    for (at, (rule, compiled)) in policy.policy.spec.rules.iter().zip(&policy.compiled.rules).enumerate() {
         // those have been applied
-        .filter(|(rule, _)| rule.effect != Effect::Rewrite)
-        .filter_map(|(rule, compiled)| finding(policy, rule, compiled, session, snapshot))
-        .collect()
+        if rule.effect == Effect::Rewrite {
+            continue;
+        }
+        let twin = selected.twins.get(at).copied().flatten().and_then(|twin| known.get_mut(twin as usize));
+        let outcome = match twin {
+            _ if compiled.quarantined() => Outcome::Panicked,
+            None => session.eval(&compiled.program),
+            Some(Some(outcome)) => outcome.clone(),
+            Some(unknown) => {
+                let outcome = session.eval(&compiled.program);
+                // once the budget is spent, nothing is known
+                *unknown = Some(outcome.clone()).filter(|o| *o != Outcome::Spent);
+                outcome
+            }
+        };
+        found.extend(finding(policy, rule, compiled, outcome, snapshot));
+    }
+    found
 }
 
-fn finding<'a>(
-    policy: &PolicyInForce,
-    rule: &PolicyRule,
-    compiled: &'a CompiledRule,
-    session: &mut Session<'a>,
-    snapshot: &Snapshot,
-) -> Option<Finding> {
+fn finding(policy: &PolicyInForce, rule: &PolicyRule, compiled: &CompiledRule, outcome: Outcome, snapshot: &Snapshot) -> Option<Finding> {
+    if outcome == Outcome::Holds {
+        return None;
+    }
     let name = format!("{}/{}/{}", policy.namespace, policy.name, rule.name);
     let deny = |reason, why: String, hint: &str| {
         Some(Finding { rule: name.clone(), reason, message: format!("{name}: {why}"), hint: hint.to_owned(), requirement: None })
     };
-    if compiled.quarantined() {
-        return deny(reasons::RULE_QUARANTINED, "the rule has panicked and is out of use until its Policy changes".to_owned(), "");
-    }
-    match session.eval(&compiled.program) {
+    match outcome {
         Outcome::Holds => None,
         Outcome::Spent => deny(reasons::DECISION_BUDGET_EXCEEDED, "the time and steps of one decision are spent".to_owned(), ""),
         Outcome::Panicked => {

@@ -19,6 +19,7 @@ use crate::{
     AgentFacts, BudgetLimit, CompileCache, Key, ToolFacts, World, canon,
     chain::{Chain, Gate, Link},
     compile::CompiledPolicy,
+    index::Index,
     tool::{self, CompiledTool},
 };
 
@@ -63,8 +64,8 @@ pub(crate) struct RoleInForce {
 pub(crate) struct ToolInForce {
     pub facts: Arc<ToolFacts>,
     pub compiled: Arc<CompiledTool>,
-    /// Policies that may select it, by index, found when it is first called.
-    pub selecting: OnceLock<Vec<usize>>,
+    /// Policies that may select it, found when it is first called.
+    pub index: OnceLock<Index>,
 }
 
 /// A Policy that binds here.
@@ -211,7 +212,7 @@ impl Snapshot {
             let facts = Arc::new(tool::facts_with(&link.org, tool, digest));
             force.insert(format!("Tool/{}/{}", facts.uid, facts.digest));
             let compiled = cache.tool(&facts);
-            self.tools.insert((link.name.clone(), name.clone()), ToolInForce { facts, compiled, selecting: OnceLock::new() });
+            self.tools.insert((link.name.clone(), name.clone()), ToolInForce { facts, compiled, index: OnceLock::new() });
         }
         for ((_, _, name), error) in broken(world, "Tool", &link.namespace) {
             force.insert(format!("BrokenTool/{}/{name}/{error}", link.name));

@@ -124,9 +124,9 @@ pub(crate) fn roles<'a>(g: &'a Granted<'_>, policy: &PolicyInForce) -> Vec<Val<'
     g.held.iter().map(name).collect()
 }
 
-/// Names of the caller's Roles in a namespace.
-pub(crate) fn held_in<'a>(g: &'a Granted<'_>, namespace: &str) -> Vec<&'a str> {
-    g.held.iter().filter(|((ns, _), _)| ns == namespace).map(|((_, name), _)| name.as_str()).collect()
+/// Whether the caller holds a Role of a namespace.
+pub(crate) fn holds(g: &Granted<'_>, namespace: &str, role: &str) -> bool {
+    g.held.iter().any(|((ns, name), _)| ns == namespace && name == role)
 }
 
 #[cfg(test)]

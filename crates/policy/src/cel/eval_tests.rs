@@ -203,7 +203,7 @@ fn the_deepest_expressions_fit_a_small_stack() {
 #[test]
 fn a_panic_is_caught() {
     let code = Err(super::code::Unsupported("nothing"));
-    let program = Program { code, expr: cel::IdedExpr::default(), patterns: Arc::default(), cost: 1, uses_args: false };
+    let program = Program { code, expr: cel::IdedExpr::default(), patterns: Arc::default(), cost: 1, uses_args: false, uses_roles: false };
     assert_eq!(session(&json!({}), Limits { steps: 10, time: MAX_TIME }).eval(&program), Outcome::Panicked);
 }
 

@@ -75,6 +75,8 @@ pub struct Program {
     pub cost: u64,
     /// Whether it names `args`.
     pub uses_args: bool,
+    /// Whether it names `roles`, which are others for each Org that writes rules.
+    pub uses_roles: bool,
 }
 
 /// Parses an expression within the caps.
@@ -195,14 +197,22 @@ pub fn pattern(text: &str) -> Result<Regex, String> {
 /// A pattern does not compile; the check has said so before, with its place.
 pub fn finish(parsed: Parsed) -> Result<Program, String> {
     let code = Code::new(&parsed.expr);
-    let mut rewrite = Rewrite { patterns: Vec::new(), uses_args: false };
+    let mut rewrite = Rewrite { patterns: Vec::new(), uses_args: false, uses_roles: false };
     let expr = rewrite.expr(parsed.expr)?;
-    Ok(Program { code, expr, patterns: Arc::new(rewrite.patterns), cost: parsed.nodes as u64, uses_args: rewrite.uses_args })
+    Ok(Program {
+        code,
+        expr,
+        patterns: Arc::new(rewrite.patterns),
+        cost: parsed.nodes as u64,
+        uses_args: rewrite.uses_args,
+        uses_roles: rewrite.uses_roles,
+    })
 }
 
 struct Rewrite {
     patterns: Vec<Regex>,
     uses_args: bool,
+    uses_roles: bool,
 }
 
 impl Rewrite {
@@ -211,6 +221,7 @@ impl Rewrite {
         let expr = match node.expr {
             Expr::Ident(name) => {
                 self.uses_args |= name == "args";
+                self.uses_roles |= name == "roles";
                 Expr::Ident(name)
             }
             Expr::Call(call) => self.call(call)?,
