@@ -6,6 +6,7 @@
 
 mod cargo;
 mod clusters;
+mod conformance;
 mod unprivileged;
 
 use std::process::Command;
@@ -24,6 +25,8 @@ pub enum Part {
     Lint,
     /// Tests without a cluster.
     Unit,
+    /// The published CEL cases (needs Go).
+    Cel,
     /// Tests on a real API server.
     Plane,
     /// `up` and `down` by a user without rights.
@@ -52,6 +55,9 @@ pub fn run(only: &[Part], install_packages: bool) -> Result<()> {
     }
     if wanted(Part::Unit) {
         suite.tests("unit tests", || cargo::test(&["--workspace", "--exclude", "polity-e2e"], &[]))?;
+    }
+    if wanted(Part::Cel) {
+        suite.tests("published CEL cases", conformance::check)?;
     }
     if wanted(Part::Plane) {
         suite.tests("tests on a real API server", clusters::plane)?;

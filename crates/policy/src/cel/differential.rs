@@ -202,7 +202,7 @@ fn arguments() -> BoxedStrategy<Json> {
 }
 
 /// Whether a compiled value is the evaluator's, type and all.
-fn same(a: &Val<'_>, b: &Value) -> bool {
+pub(super) fn same(a: &Val<'_>, b: &Value) -> bool {
     match (a.to_cel(), b) {
         (Value::Float(a), Value::Float(b)) => a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan()),
         (Value::List(_), Value::List(b)) => {

@@ -4,6 +4,8 @@
 pub mod check;
 pub mod code;
 #[cfg(test)]
+mod conformance;
+#[cfg(test)]
 mod differential;
 pub mod eval;
 #[cfg(test)]
@@ -11,5 +13,7 @@ mod eval_tests;
 pub mod meter;
 pub mod program;
 pub mod schema;
+#[cfg(test)]
+mod textproto;
 pub mod ty;
 pub mod value;
