@@ -1,6 +1,8 @@
 //! One decision in process: ten matching rules over arguments, among a thousand Policies, beside the evaluator `cel` alone on the same ten; and ten thousand
 //! Policies beside ten.
 
+#![expect(clippy::needless_pass_by_value, reason = "JSON is written in place")]
+
 use std::hint::black_box;
 
 use anyhow::{Context as _, Result, ensure};
