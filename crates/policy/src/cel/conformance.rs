@@ -142,7 +142,7 @@ fn alike(a: &Value, b: &Value) -> bool {
 }
 
 #[test]
-#[ignore = "needs the published cases: cargo xtask test cel"]
+#[ignore = "needs the published cases: cargo xtask test --only cel"]
 fn the_published_cases() {
     let folder = std::env::var("POLITY_CEL_CASES").expect("POLITY_CEL_CASES names the folder of the cases");
     let mut files: Vec<_> =
