@@ -73,6 +73,12 @@ impl Progress {
         self.failed.load(Ordering::Acquire)
     }
 
+    /// Nothing is answered as done from now on; readers that wait are told.
+    pub(crate) fn fail(&self) {
+        self.failed.store(true, Ordering::Release);
+        self.flushed.send_modify(|_| ());
+    }
+
     /// Returns once all that could be seen when this was called is on disk.
     pub(crate) async fn settled(&self) -> Result<(), Refused> {
         let seen = self.committed.load(Ordering::Acquire);
@@ -123,9 +129,7 @@ impl Flusher {
             }
             Err(refused) => {
                 tracing::error!(error = %refused, verbs = batch.jobs.len(), "ledger flush failed: the ledger stops");
-                self.progress.failed.store(true, Ordering::Release);
-                // Wakes the readers that wait.
-                self.progress.flushed.send_modify(|_| ());
+                self.progress.fail();
                 for job in batch.jobs {
                     job.answer(Err(&refused));
                 }

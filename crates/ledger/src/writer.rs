@@ -159,7 +159,9 @@ impl Writer {
     pub(crate) fn run(self, mut queue: mpsc::Receiver<Message>) {
         let mut work = Work::default();
         loop {
+            // No more than a batch is taken ahead, so that callers beyond the queue's bound wait for room.
             while !work.ended
+                && work.waiting.len() < self.max_batch
                 && let Ok(message) = queue.try_recv()
             {
                 work.take(Some(message));
@@ -254,6 +256,7 @@ impl Writer {
         }
         work.flushing = true;
         if let Err(unsent) = self.flusher.send(Batch { number, jobs, heads }) {
+            self.progress.fail();
             for job in unsent.0.jobs {
                 job.answer(Err(&lost()));
             }
