@@ -7,9 +7,10 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use jiff::SignedDuration;
 use polity_api::reasons;
 use polity_ledger::{Amounts, Begin, Begun, Idempotency, OrgId, Outcome, Refused, Settle, Settled};
-use polity_policy::{ToolFacts, Verdict};
+use polity_policy::{Obligations, ToolFacts, Verdict};
 use polity_runtime::{
     CancellationToken,
+    deliver::{End, deliver},
     internal::{RunRequest, RunTool},
     subject,
 };
@@ -137,7 +138,7 @@ impl Gateway {
             if basis.cancel.is_cancelled() {
                 return Err(canceled());
             }
-            match self.begin(begin, &tool).await {
+            match self.begin(begin, &tool, decided.decision.obligations.as_deref().cloned()).await {
                 Ok(begun) => return Ok(Step::Started(Box::new(Started { decided, tool, begun, deadline }))),
                 Err(refused @ (Refused::StaleSnapshot { .. } | Refused::Contended)) => last = refused,
                 Err(Refused::IdempotencyReplay { id }) => return Ok(Step::Replay(id)),
@@ -152,7 +153,7 @@ impl Gateway {
     }
 
     /// Begins. When core does not answer it may have committed all the same: the same start is sent again, and what came of it learned.
-    async fn begin(&self, begin: Begin, tool: &ToolFacts) -> Result<Begun, Refused> {
+    async fn begin(&self, begin: Begin, tool: &ToolFacts, obligations: Option<Obligations>) -> Result<Begun, Refused> {
         let run = (!is_http(tool)).then(|| RunRequest {
             begin: begin.clone(),
             tool: RunTool {
@@ -162,6 +163,7 @@ impl Gateway {
                 digest: tool.digest.clone(),
             },
             timeout_seconds: i64::from(tool.spec.timeout_seconds),
+            obligations,
         });
         let mut pause = Duration::from_millis(100);
         for _ in 1..BEGIN_TRIES {
@@ -210,7 +212,11 @@ impl Gateway {
             ran = self.http.run(call) => ran,
             () = stop => stopped(&started.tool),
         };
-        let settled = self.settle(self.settlement(started.decided.org(), &started.decided.subject.id, &started.tool, &ran)).await;
+        let obligations = started.decided.decision.obligations.as_deref();
+        let (ran, facts) = deliverable(obligations, &started.decided.subject.input, ran);
+        let mut settle = self.settlement(started.decided.org(), &started.decided.subject.id, &started.tool, &ran);
+        settle.facts.extend(facts);
+        let settled = self.settle(settle).await;
         (ran, settled)
     }
 
@@ -247,6 +253,13 @@ impl Gateway {
             }
         }
     }
+}
+
+/// A run as far as it may be delivered, and facts of that for the record.
+pub fn deliverable(obligations: Option<&Obligations>, input: &Value, ran: Ran) -> (Ran, BTreeMap<String, Value>) {
+    let end = End { message: ran.message, result: ran.output, facts: BTreeMap::new() };
+    let (reason, end) = deliver(obligations, input, ran.reason, end);
+    (Ran { reason: reason.unwrap_or(ran.reason), message: end.message, output: end.result, ..ran }, end.facts)
 }
 
 /// What a run that was stopped in the middle means.

@@ -79,6 +79,12 @@ async fn tools() {
     tool["spec"]["outputSchema"] = json!({"minimum": "x"});
     tool["spec"]["price"] = json!({"usd": "0.0000001"});
     mentions(refused(&create(tool).await, 422, reasons::INVALID_DEFINITION), &["outputSchema", "spec.price.usd"]);
+    let mut labelled = container(json!({}));
+    labelled["spec"]["outputSchema"] = json!({"type": "object", "properties": {"iban": {"type": "string"}}});
+    labelled["spec"]["outputLabels"] = json!([{"label": "personal", "paths": ["iban"]}, {"label": "all"}]);
+    assert_eq!(accepted(&create(labelled.clone()).await), Vec::<String>::new());
+    labelled["spec"]["outputLabels"] = json!([{"label": "personal", "paths": ["ibna"]}]);
+    mentions(refused(&create(labelled).await, 422, reasons::INVALID_DEFINITION), &["outputLabels[0].paths[0]", "did you mean `iban`?"]);
     for cidr in ["127.0.0.0/8", "169.254.169.254/32", "nonsense"] {
         let response = create(container(json!({"egress": [{"cidr": cidr, "ports": [80]}]}))).await;
         mentions(refused(&response, 422, reasons::EGRESS_REFUSED), &["egress[0].cidr", cidr]);

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{role::RoleRef, schema};
 
-/// CEL rules over an action: deny it, ask people first, or rewrite its input. Binds its Org and every Org below.
+/// CEL rules over an action: deny it, ask people first, or rewrite its input; and demands on its result. Binds its Org and every Org below.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[kube(
     group = "polity.dev",
@@ -20,7 +20,7 @@ use crate::{role::RoleRef, schema};
     category = "polity",
     derive = "PartialEq",
     derive = "Default",
-    doc = "CEL rules over an action: deny it, ask people first, or rewrite its input. Binds the Org in whose namespace it lives and every Org below: rules that admins of an Org must not touch live in its parent. Write policies.polity.dev in kubectl.",
+    doc = "CEL rules over an action: deny it, ask people first, or rewrite its input; and demands on its result. Binds the Org in whose namespace it lives and every Org below: rules that admins of an Org must not touch live in its parent. Write policies.polity.dev in kubectl.",
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
     printcolumn(name = "Mode", type_ = "string", json_path = ".spec.mode"),
     printcolumn(name = "Rules", type_ = "integer", json_path = ".status.rules"),
@@ -29,6 +29,7 @@ use crate::{role::RoleRef, schema};
     selectable = ".spec.mode"
 )]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = ("has(self.rules) || has(self.obligations)", "a Policy has rules, obligations, or both"))]
 pub struct PolicySpec {
     /// What the rules are for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -41,8 +42,13 @@ pub struct PolicySpec {
     #[serde(default, rename = "match", skip_serializing_if = "Option::is_none")]
     pub matches: Option<Match>,
     /// The rules; each is checked on its own, in any order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(min = 1, max = 64))]
     pub rules: Vec<PolicyRule>,
+    /// What is demanded of results before anything of them is delivered or kept.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(min = 1, max = 32))]
+    pub obligations: Vec<Obligation>,
     /// Only holders of the verb `govern` on the Org may change or delete this Policy.
     #[serde(default)]
     pub protected: bool,
@@ -134,6 +140,42 @@ pub struct PolicyRule {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(min = 1, max = 16))]
     pub rewrite: Vec<Patch>,
+}
+
+/// One demand on results: exactly one of `redact` and `expression`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = ("has(self.redact) != has(self.expression)", "give exactly one of redact and expression"))]
+pub struct Obligation {
+    /// Name, unique in the Policy; refusals and records name it.
+    #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    pub name: String,
+    /// What is not delivered: each value there becomes `[redacted]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redact: Option<Redact>,
+    /// CEL expression of type bool that must hold of what the tool returned, or nothing is delivered. Variables: `result`, `args`. Example:
+    /// `result.amount == args.amount`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 4096))]
+    pub expression: Option<String>,
+    /// One sentence for the caller: why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub message: Option<String>,
+}
+
+/// Parts of a result.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Redact {
+    /// Places: `customers.*.iban`, or as JSON Pointer `/customers/*/iban`. `*` is every item of a list or member of a map.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 256)))]
+    pub paths: Vec<String>,
+    /// Whatever the Tool's `outputLabels` put under one of these labels.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), inner(length(min = 1, max = 63)))]
+    pub labels: Vec<String>,
 }
 
 /// Effect of a rule whose expression is false.

@@ -90,6 +90,10 @@ reasons! {
     RESULT_TOO_LARGE = "ResultTooLarge";
     /// The tool's result is not what its output schema says.
     INVALID_RESULT = "InvalidResult";
+    /// A Policy's condition on results does not hold: the tool has run, and nothing of its result is delivered.
+    POSTCONDITION_FAILED = "PostconditionFailed";
+    /// What a Policy demands of results cannot be applied to this one: the tool has run, and nothing of its result is delivered.
+    OBLIGATION_FAILED = "ObligationFailed";
     /// Polity refuses to connect to where the tool points.
     EGRESS_REFUSED = "EgressRefused";
     /// Nobody knows whether the tool took effect; a person settles it with `spec.resolution`.

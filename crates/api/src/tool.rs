@@ -45,6 +45,10 @@ pub struct ToolSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::free_object")]
     pub output_schema: Option<serde_json::Map<String, serde_json::Value>>,
+    /// What kinds of data a result holds, for Policies that redact.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub output_labels: Vec<OutputLabel>,
     /// Risk labels that Roles and Policies can match, e.g. `money`, `external`, `customer-data`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), inner(length(min = 1, max = 63)))]
@@ -68,6 +72,18 @@ pub struct ToolSpec {
 
 fn a_minute() -> i32 {
     60
+}
+
+/// A kind of data in a result.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct OutputLabel {
+    /// Its name, e.g. `customer-data`.
+    #[schemars(length(min = 1, max = 63))]
+    pub label: String,
+    /// Where it is: `customers.*.iban`, or as JSON Pointer. Absent: all of the result.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 256)))]
+    pub paths: Vec<String>,
 }
 
 /// Price of a call.

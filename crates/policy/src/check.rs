@@ -34,6 +34,16 @@ impl Problem {
         Self { rule: rule.name.clone(), line: 0, column: 0, message: message.to_owned() }
     }
 
+    /// About a rule or obligation of this name.
+    pub(crate) fn named(name: &str, message: &str) -> Self {
+        Self { rule: name.to_owned(), line: 0, column: 0, message: message.to_owned() }
+    }
+
+    /// At a place of the expression of a rule or obligation of this name.
+    pub(crate) fn fault(name: &str, fault: Fault) -> Self {
+        Self { rule: name.to_owned(), line: fault.line, column: fault.column, message: fault.message }
+    }
+
     /// At a place of a rule's expression.
     pub(crate) fn at(rule: &PolicyRule, fault: Fault) -> Self {
         Self { rule: rule.name.clone(), line: fault.line, column: fault.column, message: fault.message }
@@ -64,6 +74,8 @@ pub struct PolicyCheck {
     pub missing_tools: bool,
     /// Number of rules.
     pub rules: usize,
+    /// Number of obligations.
+    pub obligations: usize,
     /// Rules that have no compiled form, with what in them has none: they mean the same and take longer.
     pub interpreted: Vec<(String, &'static str)>,
 }
@@ -105,7 +117,8 @@ impl PolicyCheck {
             let more = if more == 0 { String::new() } else { format!("; and {more} more") };
             (false, true, reasons::POLICY_NOT_TYPED, format!("denies calls of Tool {tool}: {problem}{more}"))
         } else {
-            (true, false, "InForce", format!("{} rules in force", self.rules))
+            let obligations = if self.obligations > 0 { format!(" and {} obligations", self.obligations) } else { String::new() };
+            (true, false, "InForce", format!("{} rules{obligations} in force", self.rules))
         };
         Summary { ready, stalled, reason, message }
     }
@@ -125,16 +138,29 @@ fn list(problems: &[Problem]) -> String {
 #[must_use]
 pub fn check_policy<'a>(spec: &PolicySpec, tools: impl Iterator<Item = &'a ToolFacts>) -> PolicyCheck {
     let compiled = CompiledPolicy::new(spec);
-    let mut out = PolicyCheck { errors: compiled.problems.clone(), rules: spec.rules.len(), ..PolicyCheck::default() };
+    let mut out = PolicyCheck {
+        errors: compiled.problems.clone(),
+        rules: spec.rules.len(),
+        obligations: spec.obligations.len(),
+        ..PolicyCheck::default()
+    };
     let named = compiled.rules.iter().zip(&spec.rules);
     out.interpreted = named.filter_map(|(c, r)| Some((r.name.clone(), c.program.code.as_ref().err()?.0))).collect();
-    if !out.errors.is_empty() || !compiled.rules.iter().any(CompiledRule::names_args) {
+    let typed = compiled.rules.iter().any(CompiledRule::names_args) || !compiled.obligations.is_empty();
+    if !out.errors.is_empty() || !typed {
         return out;
     }
     let mut known = 0;
     // rules that name args, and whether some Tool has what each names
-    let mut fits: BTreeMap<&str, bool> =
-        spec.rules.iter().zip(&compiled.rules).filter(|(_, c)| c.names_args()).map(|(r, _)| (r.name.as_str(), false)).collect();
+    let mut fits: BTreeMap<&str, bool> = spec
+        .rules
+        .iter()
+        .zip(&compiled.rules)
+        .filter(|(_, c)| c.names_args())
+        .map(|(r, _)| r.name.as_str())
+        .chain(compiled.obligations.iter().map(|o| o.name.as_str()))
+        .map(|name| (name, false))
+        .collect();
     let mut all: Vec<(String, Vec<Problem>)> = Vec::new();
     for tool in tools.filter(|t| grant::selects_tool(spec.matches.as_ref(), t)) {
         let compiled_tool = CompiledTool::new(tool);
@@ -143,13 +169,14 @@ pub fn check_policy<'a>(spec: &PolicySpec, tools: impl Iterator<Item = &'a ToolF
             continue;
         }
         known += 1;
-        let problems = compiled.check_typed(spec, tool, compiled_tool.args.as_ref());
+        let problems = compiled.check_typed(spec, tool, compiled_tool.args.as_ref(), &compiled_tool.result);
         for (rule, fit) in &mut fits {
             *fit |= !problems.iter().any(|p| p.rule == *rule);
         }
         all.push((format!("{}/{}", tool.namespace, tool.name), problems));
     }
-    out.missing_tools = known == 0;
+    // what is demanded of results waits for Tools without harm
+    out.missing_tools = known == 0 && compiled.rules.iter().any(CompiledRule::names_args);
     // no Tool that it selects has what a rule names: that is a slip, not a Tool that is still to come
     let slip = |p: &Problem| fits.get(p.rule.as_str()) == Some(&false);
     for problem in all.iter().flat_map(|(_, problems)| problems).filter(|p| slip(p)) {

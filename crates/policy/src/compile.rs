@@ -23,6 +23,7 @@ use crate::{
         program::{self, Parsed, Program},
         ty::Ty,
     },
+    obligations::{self, CompiledObligation},
     rewrite::CompiledPatch,
     tool::CompiledTool,
 };
@@ -38,6 +39,8 @@ const MAX_PAIRS: usize = 1024;
 pub struct CompiledPolicy {
     /// Its rules; empty when it is broken.
     pub rules: Vec<CompiledRule>,
+    /// What it demands of results; empty when it is broken.
+    pub obligations: Vec<CompiledObligation>,
     /// What is wrong with it; then it denies whatever it selects.
     pub problems: Vec<Problem>,
     /// Specs of rules that name `args`, checked against a Tool when the two first meet: digest of the Tool → the first problem.
@@ -91,11 +94,16 @@ impl CompiledPolicy {
                 Err(problems) => out.problems.extend(problems),
             }
         }
-        if spec.rules.is_empty() {
-            out.problems.push(Problem { rule: String::new(), line: 0, column: 0, message: "the Policy has no rules".to_owned() });
+        match obligations::compile(spec) {
+            Ok(compiled) => out.obligations = compiled,
+            Err(problems) => out.problems.extend(problems),
+        }
+        if spec.rules.is_empty() && spec.obligations.is_empty() {
+            out.problems.push(Problem::named("", "the Policy has no rules and no obligations"));
         }
         if !out.problems.is_empty() {
             out.rules.clear();
+            out.obligations.clear();
         }
         out
     }
@@ -108,14 +116,14 @@ impl CompiledPolicy {
 
     /// Checks the rules that name `args` against a Tool; the first problem, remembered.
     #[must_use]
-    pub fn typed(&self, spec: &PolicySpec, tool: &ToolFacts, args: Option<&Ty>) -> Option<Problem> {
-        if !self.rules.iter().any(CompiledRule::names_args) {
+    pub fn typed(&self, spec: &PolicySpec, tool: &ToolFacts, compiled: &CompiledTool) -> Option<Problem> {
+        if !self.rules.iter().any(CompiledRule::names_args) && self.obligations.is_empty() {
             return None;
         }
         if let Some(known) = self.typed.read().unwrap_or_else(PoisonError::into_inner).get(&tool.digest) {
             return known.clone();
         }
-        let found = self.check_typed(spec, tool, args).into_iter().next();
+        let found = self.check_typed(spec, tool, compiled.args.as_ref(), &compiled.result).into_iter().next();
         let mut typed = self.typed.write().unwrap_or_else(PoisonError::into_inner);
         // Tools that are edited for days must not fill the memory of a Policy that stays
         if typed.len() >= MAX_PAIRS {
@@ -125,9 +133,9 @@ impl CompiledPolicy {
         found
     }
 
-    /// Every problem of the rules with the arguments of a Tool.
+    /// Every problem of the rules with the arguments of a Tool, and of the obligations with its result.
     #[must_use]
-    pub fn check_typed(&self, spec: &PolicySpec, tool: &ToolFacts, args: Option<&Ty>) -> Vec<Problem> {
+    pub fn check_typed(&self, spec: &PolicySpec, tool: &ToolFacts, args: Option<&Ty>, result: &Ty) -> Vec<Problem> {
         let pairs = self.rules.iter().zip(&spec.rules).filter(|(compiled, _)| compiled.names_args());
         pairs
             .flat_map(|(compiled, rule)| {
@@ -138,6 +146,7 @@ impl CompiledPolicy {
                 let patches = compiled.patches.iter().filter_map(|p| p.fits(args).err()).map(|e| Problem::rule(rule, &e));
                 expression.chain(patches).collect()
             })
+            .chain(self.obligations.iter().flat_map(|o| o.problems(args, result)))
             .collect()
     }
 

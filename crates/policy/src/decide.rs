@@ -77,13 +77,14 @@ impl Snapshot {
             tool: None,
             rewritten: None,
             rewrites: Vec::new(),
+            obligations: None,
         }
     }
 
     fn narrow(&self, request: &Request<'_>, decision: &mut Decision, limits: Limits) -> Result<(), No> {
         self.takes_calls(request)?;
         let agent = self.caller(request)?;
-        let held: Vec<_> = self.held(&agent, Some(request.now)).collect();
+        let held: Vec<_> = self.held(&agent, request.now).collect();
         decision.agent = Some(agent.clone());
         decision.roles = held.iter().filter(|(_, r)| r.usable).map(|(key, _)| full(key)).collect();
         let tool = self.find_tool(request)?;

@@ -267,7 +267,10 @@ fn only_what_the_api_server_calls_a_person_is_human() {
     assert_eq!(snapshot.agent_by_username("alice@acme").unwrap().kind, "Human");
     let objects = with(vec![object("Agent", "finance", "alice", json!({"type": "Human", "usernames": [account]}))]);
     let snapshot = Snapshot::build(&World::from_objects(objects), "finance");
-    assert_eq!(snapshot.holders(&polity_api::role::RoleRef { org: None, name: "accountant".into() })[0].kind, "System");
+    assert_eq!(
+        snapshot.holders(&polity_api::role::RoleRef { org: None, name: "accountant".into() }, Timestamp::UNIX_EPOCH)[0].kind,
+        "System"
+    );
 }
 
 #[test]
@@ -362,7 +365,7 @@ fn approvers_are_roles_that_the_rule_may_name() {
         let d = decide_in(&snapshot, &Call::default(), None);
         assert_eq!((d.verdict, d.reason), (verdict, reason), "{d:#?}");
         for r in &d.requirements {
-            assert_eq!(snapshot.holders(r.role.as_ref().unwrap())[0].name, "carol");
+            assert_eq!(snapshot.holders(r.role.as_ref().unwrap(), Timestamp::UNIX_EPOCH)[0].name, "carol");
         }
     }
 }
@@ -429,8 +432,8 @@ fn budgets_superiors_and_digest() {
     let budgets: Vec<_> = snapshot.budgets().iter().map(|b| (b.org.as_str(), b.window, b.unit, b.max)).collect();
     assert_eq!(budgets, [("acme", 86_400, "calls", 100), ("acme", 86_400, "microUSD", 50_000_000), ("finance", 3_600, "calls", 10)]);
     let alice = snapshot.agent_by_username("alice@acme").unwrap();
-    assert_eq!(snapshot.superiors(&alice).iter().map(|a| a.name.as_str()).collect::<Vec<_>>(), ["carol"]);
-    assert_eq!(snapshot.roles_of("alice@acme"), ["finance/accountant"]);
+    assert_eq!(snapshot.superiors(&alice, Timestamp::UNIX_EPOCH).iter().map(|a| a.name.as_str()).collect::<Vec<_>>(), ["carol"]);
+    assert_eq!(snapshot.roles_of("alice@acme", Timestamp::UNIX_EPOCH), ["finance/accountant"]);
     assert_eq!((snapshot.path().join("/").as_str(), snapshot.namespace(), snapshot.org_uid()), ("acme/finance", "finance", "org--finance"));
     let mut reversed = acme();
     reversed.reverse();

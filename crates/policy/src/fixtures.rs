@@ -48,6 +48,9 @@ pub struct Fixture {
     /// Rules (as `namespace/policy/rule`) that people have approved.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub approved: Vec<String>,
+    /// What the tool returns, for what Policies demand of results.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<serde_json::Value>,
     /// What must come of it.
     pub expect: Expect,
 }
@@ -81,6 +84,12 @@ pub struct Expect {
     /// The input as rules have rewritten it; the input of the test where none did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub args: Option<serde_json::Value>,
+    /// What is delivered of `result`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delivered: Option<serde_json::Value>,
+    /// Reason code for which nothing is delivered, e.g. `PostconditionFailed`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub withheld: Option<String>,
     /// Exactly these rules rewrote the input, in any order.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rewrites: Option<Vec<String>>,
@@ -209,6 +218,7 @@ fn compare(fixture: &Fixture, got: &Decision) -> Vec<String> {
         out.push(format!("reason: expected {reason}, got {:?}", got.reason));
     }
     let advisory: Vec<String> = got.advisory.iter().map(|a| a.rule.clone()).collect();
+    out.extend(compare_result(fixture, got, args));
     let rewrites: Vec<String> = got.rewrites.iter().map(|r| r.rule.clone()).collect();
     let lists =
         [("rules", &expect.rules, &got.rules), ("advisory", &expect.advisory, &advisory), ("rewrites", &expect.rewrites, &rewrites)];
@@ -221,6 +231,31 @@ fn compare(fixture: &Fixture, got: &Decision) -> Vec<String> {
         if let Some(want) = want.as_ref().filter(|want| sorted(want) != sorted(have)) {
             out.push(format!("{what}: expected [{}], got [{}]", want.join(", "), have.join(", ")));
         }
+    }
+    out
+}
+
+/// What differs in what is delivered.
+fn compare_result(fixture: &Fixture, got: &Decision, args: &serde_json::Value) -> Vec<String> {
+    let expect = &fixture.expect;
+    let Some(result) = &fixture.result else {
+        let asked = expect.delivered.is_some() || expect.withheld.is_some();
+        return asked.then(|| "delivered and withheld need a result".to_owned()).into_iter().collect();
+    };
+    let applied = got.obligations.as_ref().map(|o| o.apply(args, result.clone()));
+    let (delivered, withheld) = match applied {
+        None => (Some(result.clone()), None),
+        Some(Ok(delivered)) => (Some(delivered.value), None),
+        Some(Err(withheld)) => (None, Some(withheld)),
+    };
+    let mut out = Vec::new();
+    if expect.delivered.is_some() && expect.delivered != delivered {
+        let text = |v: &Option<serde_json::Value>| v.as_ref().map_or_else(|| "nothing".to_owned(), ToString::to_string);
+        out.push(format!("delivered: expected {}, got {}", text(&expect.delivered), text(&delivered)));
+    }
+    if let Some(reason) = expect.withheld.as_deref().filter(|reason| Some(*reason) != withheld.as_ref().map(|w| w.reason)) {
+        let why = withheld.map_or_else(|| "nothing is withheld".to_owned(), |w| format!("{} ({})", w.reason, w.message));
+        out.push(format!("withheld: expected {reason}, got {why}"));
     }
     out
 }

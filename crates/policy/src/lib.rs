@@ -1,5 +1,6 @@
 //! The decision: checker, compiled rules, snapshot of an Org, `decide`. Pure: no client, no clock, no environment (a stopwatch limits evaluation).
 
+mod approvers;
 mod canon;
 mod cel;
 mod chain;
@@ -13,6 +14,7 @@ mod glob;
 mod grant;
 mod index;
 mod objects;
+mod obligations;
 mod path;
 mod query;
 mod rewrite;
@@ -24,10 +26,12 @@ pub mod types;
 mod vars;
 pub mod world;
 
+pub use approvers::Person;
 pub use canon::digest;
 pub use check::{PolicyCheck, Problem, Summary, check_policy};
 pub use compile::CompileCache;
 pub use fixtures::{Expect, Fixture, FixtureResult, FixtureTask, Prepared, prepare, run_fixtures, snapshots};
+pub use obligations::{Delivered, Obligations, REDACTED, Withheld, output_label_problems};
 pub use snapshot::Snapshot;
 pub use tool::{CompiledTool, compile_schema, facts as tool_facts};
 pub use types::*;

@@ -45,6 +45,10 @@ pub trait Change {
     fn creates(&self) -> bool;
     /// Whether the place is removed from what holds it.
     fn removes(&self) -> bool;
+    /// Whether a value on the way ends the way, though the path goes on.
+    fn passes(&self, value: &Value) -> bool {
+        value.is_null() && !self.creates()
+    }
     /// Changes what is there (null where it was made); says whether anything changed.
     ///
     /// # Errors
@@ -169,7 +173,7 @@ impl Walk<'_> {
             return Ok(());
         };
         match (value, step) {
-            (Value::Null, _) if !self.change.creates() => Ok(()),
+            (value, _) if self.change.passes(value) => Ok(()),
             (Value::Object(map), Step::Name(name)) => self.member(map, name, rest),
             (Value::Object(map), Step::Each) if rest.is_empty() && self.change.removes() => {
                 let count = map.len();

@@ -95,7 +95,7 @@ impl Snapshot {
         let agent = self.agent_by_username(username).ok_or_else(|| {
             (reasons::UNKNOWN_CALLER, format!("{username:?} is not the username of exactly one Agent of Org {}", self.org))
         })?;
-        let grants: Vec<_> = self.held(&agent, Some(now)).filter(|(_, r)| r.usable).flat_map(|(_, r)| &r.role.spec.grants).collect();
+        let grants: Vec<_> = self.held(&agent, now).filter(|(_, r)| r.usable).flat_map(|(_, r)| &r.role.spec.grants).collect();
         let usable = self.tools.values().filter(|t| t.compiled.broken.is_none()).map(|t| &t.facts);
         Ok(usable.filter(|tool| grants.iter().any(|g| grant::covers(g, verb, tool))).cloned().collect())
     }
@@ -111,25 +111,25 @@ impl Snapshot {
         self.index_of(tool).rewriting.iter().filter_map(|place| self.policies.get(*place))
     }
 
-    /// Roles in force that a user holds, as `namespace/name`.
+    /// Roles in force that a user holds at a time, as `namespace/name`.
     #[must_use]
-    pub fn roles_of(&self, username: &str) -> Vec<String> {
+    pub fn roles_of(&self, username: &str, now: Timestamp) -> Vec<String> {
         let Some(agent) = self.agent_by_username(username) else { return Vec::new() };
-        self.held(&agent, None).filter(|(_, r)| r.usable).map(|(key, _)| full(key)).collect()
+        self.held(&agent, now).filter(|(_, r)| r.usable).map(|(key, _)| full(key)).collect()
     }
 
-    /// Roles of the chain that an Agent holds at a time (None: those listed).
-    pub(crate) fn held(&self, agent: &AgentFacts, now: Option<Timestamp>) -> impl Iterator<Item = (&Key, &RoleInForce)> {
+    /// Roles of the chain that an Agent holds at a time.
+    pub(crate) fn held(&self, agent: &AgentFacts, now: Timestamp) -> impl Iterator<Item = (&Key, &RoleInForce)> {
         // a Role's holders are Agents of its own namespace
         let (namespace, name) = (agent.namespace.clone(), agent.name.clone());
         self.roles.iter().filter(move |((ns, _), role)| *ns == namespace && role.holders(now).any(|h| h == name))
     }
 
-    /// Holders of a Role of the Org or of one above; without `org` the own Org's. Only Agents that exist. Whether a rule may name the Role was judged when
+    /// Holders at a time of a Role of the Org or of one above; without `org` the own Org's. Only Agents that exist. Whether a rule may name the Role was judged when
     /// it was decided: a rule of an Org above names Roles of that Org, exported or not.
     #[must_use]
-    pub fn holders(&self, role: &RoleRef) -> Vec<AgentFacts> {
-        self.holders_of(role.org.as_deref().unwrap_or(&self.org), &role.name)
+    pub fn holders(&self, role: &RoleRef, now: Timestamp) -> Vec<AgentFacts> {
+        self.holders_of(role.org.as_deref().unwrap_or(&self.org), &role.name, now)
     }
 
     /// Whether an Org of the chain exports a Role of this name.
@@ -137,23 +137,23 @@ impl Snapshot {
         self.roles.iter().any(|((_, n), r)| n == name && r.org == org && r.role.spec.export == Some(Export::Descendants))
     }
 
-    fn holders_of(&self, org: &str, name: &str) -> Vec<AgentFacts> {
+    fn holders_of(&self, org: &str, name: &str, now: Timestamp) -> Vec<AgentFacts> {
         let found = self.roles.iter().find(|((_, n), r)| n == name && r.org == org);
         let Some(((namespace, _), role)) = found else { return Vec::new() };
-        role.holders(None).filter_map(|name| self.agents.get(&(namespace.clone(), name.to_owned())).cloned()).collect()
+        role.holders(now).filter_map(|name| self.agents.get(&(namespace.clone(), name.to_owned())).cloned()).collect()
     }
 
-    /// Holders of the Roles that the Agent's Roles report to, without the Agent itself.
+    /// Holders at a time of the Roles that the Agent's Roles of that time report to, without the Agent itself.
     #[must_use]
-    pub fn superiors(&self, agent: &AgentFacts) -> Vec<AgentFacts> {
+    pub fn superiors(&self, agent: &AgentFacts, now: Timestamp) -> Vec<AgentFacts> {
         let mut out: Vec<AgentFacts> = Vec::new();
-        for (_, role) in self.held(agent, None) {
+        for (_, role) in self.held(agent, now) {
             let Some(to) = &role.role.spec.reports_to else { continue };
             let org = to.org.as_deref().unwrap_or(&role.org);
             if org != role.org && !self.exports(org, &to.name) {
                 continue;
             }
-            for superior in self.holders_of(org, &to.name) {
+            for superior in self.holders_of(org, &to.name, now) {
                 if (superior.namespace != agent.namespace || superior.name != agent.name) && !out.contains(&superior) {
                     out.push(superior);
                 }

@@ -199,7 +199,7 @@ pub(crate) fn run(snapshot: &Snapshot, request: &Request<'_>, g: &Granted<'_>, m
     let selects = |p: &&PolicyInForce| {
         grant::selects(p.policy.spec.matches.as_ref(), &action, |role| vars::holds(g, &p.namespace, role))
             // what does not fit this Tool denies with the other rules
-            && p.compiled.typed(&p.policy.spec, &g.tool.facts, g.tool.compiled.args.as_ref()).is_none()
+            && p.compiled.typed(&p.policy.spec, &g.tool.facts, &g.tool.compiled).is_none()
     };
     let policies: Vec<&PolicyInForce> = snapshot.rewriting(g.tool).filter(selects).collect();
     let (enforced, watching): (Vec<Rule<'_>>, Vec<Rule<'_>>) = policies

@@ -18,7 +18,7 @@ use crate::{
     },
     compile::CompiledRule,
     decide::Granted,
-    grant,
+    grant, obligations,
     snapshot::PolicyInForce,
     vars,
 };
@@ -48,7 +48,7 @@ pub(crate) fn apply(snapshot: &Snapshot, request: &Request<'_>, g: &Granted<'_>,
         let Some(policy) = snapshot.policies.get(place) else { continue };
         if grant::selects(policy.policy.spec.matches.as_ref(), &action, |role| vars::holds(g, &policy.namespace, role)) {
             // what compiles is no part of the budget: a Policy and a Tool meet for the first time only once
-            let check = || policy.compiled.typed(&policy.policy.spec, &tool.facts, tool.compiled.args.as_ref());
+            let check = || policy.compiled.typed(&policy.policy.spec, &tool.facts, &tool.compiled);
             selecting.push(Selected { policy, untyped: entry.typed.get_or_init(check).as_ref(), twins: &entry.twins });
         }
     }
@@ -98,6 +98,7 @@ pub(crate) fn apply(snapshot: &Snapshot, request: &Request<'_>, g: &Granted<'_>,
         });
     }
     combine(found, request.approved, decision);
+    decision.obligations = obligations::demanded(&tool.facts, selecting.iter().map(|s| s.policy));
 }
 
 /// A Policy that selects the call.

@@ -80,9 +80,9 @@ pub(crate) struct PolicyInForce {
 
 impl RoleInForce {
     /// Agents that hold it at a time, by name.
-    pub fn holders(&self, now: Option<Timestamp>) -> impl Iterator<Item = &str> {
+    pub fn holders(&self, now: Timestamp) -> impl Iterator<Item = &str> {
         let holders = self.role.status.as_ref().map(|s| s.holders.as_slice()).unwrap_or_default();
-        holders.iter().filter(move |h| now.is_none_or(|now| h.until.as_ref().is_none_or(|until| until.0 > now))).map(|h| h.agent.as_str())
+        holders.iter().filter(move |h| h.until.as_ref().is_none_or(|until| until.0 > now)).map(|h| h.agent.as_str())
     }
 }
 

@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::{
     ToolFacts, canon,
     cel::{schema, ty::Ty},
+    obligations,
 };
 
 /// Largest compiled pattern of a schema, in bytes.
@@ -21,6 +22,8 @@ pub struct CompiledTool {
     validator: Option<Validator>,
     /// Type of `args` for rules; None: rules may not name `args`.
     pub args: Option<Ty>,
+    /// Type of what it returns, for obligations.
+    pub result: Ty,
     /// Why the Tool is not usable.
     pub broken: Option<String>,
 }
@@ -68,11 +71,14 @@ impl CompiledTool {
     /// Compiles a Tool's input schema. Never fails: a broken one becomes a denial.
     #[must_use]
     pub fn new(tool: &ToolFacts) -> Self {
-        let mut out = Self { validator: None, args: None, broken: None };
+        let mut out = Self { validator: None, args: None, result: obligations::result_type(tool), broken: None };
         if let Some(price) = &tool.spec.price
             && let Err(e) = money::parse_usd(&price.usd)
         {
             out.broken = Some(format!("price: {e}"));
+        }
+        if let Some((field, e)) = obligations::output_label_problems(tool).into_iter().next() {
+            out.broken = Some(format!("{field}: {e}"));
         }
         let Some(schema) = &tool.spec.input_schema else { return out };
         let schema = Value::Object(schema.clone());

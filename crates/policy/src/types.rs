@@ -5,6 +5,8 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use polity_api::{approval::Requirement, caller::Caller, tool::ToolSpec, toolcall::Rewritten};
 
+use crate::Obligations;
+
 /// One action to decide. Today the verb is always `tool.call`.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
@@ -99,6 +101,8 @@ pub struct Decision {
     pub rewritten: Option<serde_json::Value>,
     /// What each rule changed in the input.
     pub rewrites: Vec<Rewritten>,
+    /// What Policies demand of the result; None: nothing.
+    pub obligations: Option<Arc<Obligations>>,
 }
 
 /// A rule whose effect did not apply because of its Policy's mode.

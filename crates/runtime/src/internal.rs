@@ -32,6 +32,9 @@ pub struct RunRequest {
     pub tool: RunTool,
     /// After this long the Pod is stopped.
     pub timeout_seconds: i64,
+    /// What Policies demand of the result.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub obligations: Option<polity_policy::Obligations>,
 }
 
 /// Asks for a page of an Org's chain. Body of `POST records/{orgUid}`, answered with `Page`.

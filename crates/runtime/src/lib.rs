@@ -9,6 +9,7 @@ pub mod cache;
 pub mod changes;
 pub mod clock;
 pub mod core_client;
+pub mod deliver;
 pub mod guarded;
 pub mod guards;
 pub mod health;

@@ -19,6 +19,7 @@ mod orgs;
 mod races;
 mod records;
 mod restarts;
+mod results;
 mod rewrites;
 mod stored;
 mod tenancy;
@@ -93,6 +94,8 @@ fn main() -> ExitCode {
         .test("approvals_an_approval_is_good_for_one_run", |p| Box::pin(approvals::an_approval_is_good_for_one_run(p)))
         .test("approvals_a_change_after_the_question_denies", |p| Box::pin(approvals::a_change_after_the_question_denies(p)))
         .alone("lifecycle_suspended_within_a_second", |p| Box::pin(lifecycle::suspended_within_a_second(p)))
+        .test("results_nobody_sees_what_is_redacted", |p| Box::pin(results::nobody_sees_what_is_redacted(p)))
+        .test("results_an_outcome_is_held_to_its_condition", |p| Box::pin(results::an_outcome_is_held_to_its_condition(p)))
         .test("rewrites_are_stored_run_and_recorded", |p| Box::pin(rewrites::are_stored_run_and_recorded(p)))
         .test("rewrites_never_change_a_stored_call", |p| Box::pin(rewrites::never_change_a_stored_call(p)))
         .test("lifecycle_nothing_starts_before_start_at", |p| Box::pin(lifecycle::nothing_starts_before_start_at(p)))

@@ -23,7 +23,7 @@ use super::status;
 use crate::{
     answer,
     decide::{Ask, Decided},
-    execute::{Basis, Started, Step, is_http},
+    execute::{Basis, Started, Step, deliverable, is_http},
     http_tool::Ran,
     problem::Problem,
     state::Gateway,
@@ -255,7 +255,13 @@ impl Task {
             return self.end(gateway, &org, None).await;
         }
         let tool = self.tool(gateway, ask)?;
-        let ran = if tool.spec.idempotent && !self.call.spec.cancel {
+        // What is demanded of the result is decided anew; what would be denied now is not called again.
+        let decided = gateway.decide(ask, &[]).await?;
+        let denied = decided.decision.verdict == polity_policy::Verdict::Deny;
+        let ran = if denied && tool.spec.idempotent {
+            let message = format!("the edge that ran it ended in the middle, and it is not called again: {}", decided.decision.message);
+            Ran { outcome: Outcome::NotDone, reason: decided.decision.reason, message, output: None, status: None }
+        } else if tool.spec.idempotent && !self.call.spec.cancel {
             let call = crate::http_tool::Call { tool: &tool, input: &ask.input, trace: &ask.trace };
             tokio::select! {
                 ran = gateway.http.run(call) => ran,
@@ -265,7 +271,10 @@ impl Task {
             let message = "the edge that ran it ended in the middle".to_owned();
             Ran { outcome: Outcome::Unknown, reason: reasons::OUTCOME_UNKNOWN, message, output: None, status: None }
         };
-        gateway.settle(gateway.settlement(org.clone(), &self.uid, &tool, &ran)).await?;
+        let (ran, facts) = deliverable(decided.decision.obligations.as_deref(), &ask.input, ran);
+        let mut settle = gateway.settlement(org.clone(), &self.uid, &tool, &ran);
+        settle.facts.extend(facts);
+        gateway.settle(settle).await?;
         self.end(gateway, &org, None).await
     }
 

@@ -103,6 +103,20 @@ fn world(port: u16) -> World {
         tool("slow", "/slow", false),
         tool("again", "/slow", true),
         tool("broken", "/broken", false),
+        tool("read", "/pay", false),
+        tool("leaky", "/broken", false),
+        object(
+            "Policy",
+            "demands",
+            json!({
+                "match": {"tools": ["read", "leaky"]},
+                "rules": [{"name": "cap", "expression": "args.amount <= 70", "effect": "Rewrite", "rewrite": [{"path": "amount", "max": 70}]}],
+                "obligations": [
+                    {"name": "hide", "redact": {"paths": ["paid.note"]}},
+                    {"name": "check", "expression": "result.paid.amount == args.amount && args.amount != 13", "message": "not what was asked"}
+                ]
+            }),
+        ),
         object("Tool", "box", json!({"timeoutSeconds": 30, "runtime": {"container": {"image": "i", "command": ["c"]}}})),
     ])
 }

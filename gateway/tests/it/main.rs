@@ -9,6 +9,7 @@
 
 mod api;
 mod calls;
+mod demands;
 mod evaluate;
 mod executor;
 mod harness;

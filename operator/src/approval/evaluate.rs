@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 use polity_api::approval::{Answer, ApprovalPhase, ApprovalSpec, PersonDecision, Progress, Requirement};
-use polity_policy::{AgentFacts, Snapshot};
+use polity_policy::{AgentFacts, Person, Snapshot};
 
 /// Where an Approval stands, and why.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,35 +17,13 @@ pub struct Standing {
     pub message: String,
 }
 
-/// What evaluation needs to know of the Org.
-pub trait Directory {
-    /// The Agent behind a username.
-    fn agent(&self, username: &str) -> Option<AgentFacts>;
-    /// Whether the Agent holds the Role.
-    fn holds(&self, agent: &AgentFacts, role: &polity_api::role::RoleRef) -> bool;
-    /// Whether the Agent holds a Role that a Role of the requester reports to.
-    fn superior(&self, agent: &AgentFacts, requester: &AgentFacts) -> bool;
-}
-
-impl Directory for Snapshot {
-    fn agent(&self, username: &str) -> Option<AgentFacts> {
-        self.agent_by_username(username)
-    }
-    fn holds(&self, agent: &AgentFacts, role: &polity_api::role::RoleRef) -> bool {
-        self.holders(role).contains(agent)
-    }
-    fn superior(&self, agent: &AgentFacts, requester: &AgentFacts) -> bool {
-        self.superiors(requester).contains(agent)
-    }
-}
-
 /// Judges an Approval at `now`. Expiry counts as denied; one entitled Deny denies.
-pub fn evaluate(spec: &ApprovalSpec, directory: &impl Directory, now: Timestamp) -> Standing {
-    let requester = directory.agent(&spec.requester.username);
-    let progress: Vec<Progress> = spec.requirements.iter().map(|r| progress(r, spec, requester.as_ref(), directory)).collect();
-    let deny = spec.decisions.iter().find(|d| {
-        d.decision == Answer::Deny && spec.requirements.iter().any(|r| entitled(d, r, spec, requester.as_ref(), directory).is_ok())
-    });
+pub fn evaluate(spec: &ApprovalSpec, snapshot: &Snapshot, now: Timestamp) -> Standing {
+    let progress: Vec<Progress> = spec.requirements.iter().map(|r| progress(r, spec, snapshot, now)).collect();
+    let deny = spec
+        .decisions
+        .iter()
+        .find(|d| d.decision == Answer::Deny && spec.requirements.iter().any(|r| entitled(d, r, spec, snapshot, now).is_ok()));
     let (phase, message) = if let Some(deny) = deny {
         let why = deny.reason.as_deref().map(|r| format!(": {r}")).unwrap_or_default();
         (ApprovalPhase::Denied, format!("denied by {}{why}", deny.by))
@@ -76,11 +54,11 @@ pub fn who(requirement: &Requirement) -> String {
     }
 }
 
-fn progress(requirement: &Requirement, spec: &ApprovalSpec, requester: Option<&AgentFacts>, directory: &impl Directory) -> Progress {
+fn progress(requirement: &Requirement, spec: &ApprovalSpec, snapshot: &Snapshot, now: Timestamp) -> Progress {
     let mut approved: BTreeSet<String> = BTreeSet::new();
     let mut ignored = Vec::new();
     for decision in spec.decisions.iter().filter(|d| d.decision == Answer::Approve) {
-        match entitled(decision, requirement, spec, requester, directory) {
+        match entitled(decision, requirement, spec, snapshot, now) {
             Ok(agent) => {
                 approved.insert(format!("{}/{}", agent.namespace, agent.name));
             }
@@ -91,33 +69,21 @@ fn progress(requirement: &Requirement, spec: &ApprovalSpec, requester: Option<&A
     Progress { rule: requirement.rule.clone(), approved_by: approved.into_iter().collect(), ignored, met }
 }
 
-/// Whether an entry counts for a requirement, or why not. Counts Agents, never usernames.
-pub fn entitled(
+/// Whether an entry counts for a requirement, or why not.
+fn entitled(
     decision: &PersonDecision,
     requirement: &Requirement,
     spec: &ApprovalSpec,
-    requester: Option<&AgentFacts>,
-    directory: &impl Directory,
-) -> Result<AgentFacts, &'static str> {
-    let Some(agent) = directory.agent(&decision.by) else {
-        return Err("no Agent of the Org has this username");
-    };
-    let behind = || spec.requester.chain.iter().any(|name| *name == decision.by || directory.agent(name).as_ref() == Some(&agent));
-    if decision.by == spec.requester.username || requester == Some(&agent) || behind() {
-        return Err("the requester never counts, nor does anybody who asked through him");
-    }
+    snapshot: &Snapshot,
+    now: Timestamp,
+) -> Result<AgentFacts, String> {
     if decision.at.is_none() {
-        return Err("the entry was not stamped by Polity");
+        return Err("the entry was not stamped by Polity".to_owned());
     }
-    if requirement.humans_only && (agent.kind != "Human" || decision.by.starts_with("system:serviceaccount:")) {
-        return Err("only people count");
-    }
-    let fits = match (&requirement.role, &requirement.group) {
-        (Some(role), _) => directory.holds(&agent, role),
-        (None, Some(group)) => decision.groups.contains(group),
-        (None, None) => requirement.superior && requester.is_some_and(|r| directory.superior(&agent, r)),
-    };
-    if fits { Ok(agent) } else { Err("does not hold what the rule asks for") }
+    let person = Person { username: &decision.by, groups: &decision.groups };
+    let agent = snapshot.approver(&spec.requester, person)?;
+    snapshot.approves(&spec.requester, requirement, person, &agent, now)?;
+    Ok(agent)
 }
 
 #[cfg(test)]

@@ -1,28 +1,32 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use polity_api::{approval::ActionRef, caller::Caller, role::RoleRef, toolcall::Digest};
+use polity_policy::World;
+use serde_json::json;
 
 use super::*;
 
-/// A directory of a few people; `boss` holds everything, superiors are as listed.
-struct People;
-
-impl Directory for People {
-    fn agent(&self, username: &str) -> Option<AgentFacts> {
-        let (name, kind) = match username {
-            "ann" | "ann-laptop" => ("ann", "Human"),
-            "ben" => ("ben", "Human"),
-            "eve" => ("eve", "Human"),
-            "bot" | "system:serviceaccount:x:y" => ("bot", "AI"),
-            _ => return None,
-        };
-        Some(AgentFacts { namespace: "n".to_owned(), name: name.to_owned(), kind: kind.to_owned() })
+/// Org acme: managers are ann, ben and the program bot, `ben` until second 500; bot's superior is ann.
+fn acme() -> Snapshot {
+    let object = |kind: &str, name: &str, spec: serde_json::Value| {
+        let metadata = if kind == "Org" { json!({"name": name}) } else { json!({"name": name, "namespace": "acme"}) };
+        json!({"apiVersion": "polity.dev/v1alpha1", "kind": kind, "metadata": metadata, "spec": spec})
+    };
+    let person = |name: &str, usernames: &[&str]| object("Agent", name, json!({"type": "Human", "usernames": usernames}));
+    let mut world = World::from_objects(vec![
+        object("Org", "acme", json!({})),
+        person("ann", &["ann", "ann-laptop"]),
+        person("ben", &["ben"]),
+        person("eve", &["eve"]),
+        object("Agent", "bot", json!({"type": "System", "usernames": ["bot", "system:serviceaccount:x:y"]})),
+        object("Role", "manager", json!({"assignment": {"agents": ["ann", "ben", "bot"]}})),
+        object("Role", "lead", json!({"assignment": {"agents": ["ann"]}})),
+        object("Role", "worker", json!({"assignment": {"agents": ["bot"]}, "reportsTo": {"name": "lead"}})),
+    ]);
+    let manager = world.roles.get_mut(&("acme".to_owned(), "manager".to_owned())).map(std::sync::Arc::make_mut).unwrap();
+    for holder in &mut manager.status.as_mut().unwrap().holders {
+        holder.until = (holder.agent == "ben").then(|| Time(Timestamp::from_second(500).unwrap()));
     }
-    fn holds(&self, agent: &AgentFacts, role: &RoleRef) -> bool {
-        role.name == "manager" && matches!(agent.name.as_str(), "ann" | "ben" | "bot")
-    }
-    fn superior(&self, agent: &AgentFacts, requester: &AgentFacts) -> bool {
-        agent.name == "ann" && requester.name == "bot"
-    }
+    Snapshot::build(&world, "acme")
 }
 
 fn requirement(role: Option<&str>, count: i32) -> Requirement {
@@ -60,7 +64,7 @@ fn spec(requirements: Vec<Requirement>, decisions: &[(&str, Answer)]) -> Approva
 }
 
 fn phase(spec: &ApprovalSpec, second: i64) -> ApprovalPhase {
-    evaluate(spec, &People, Timestamp::from_second(second).unwrap()).phase
+    evaluate(spec, &acme(), Timestamp::from_second(second).unwrap()).phase
 }
 
 #[test]
@@ -69,6 +73,14 @@ fn each_requirement_is_met_on_its_own() {
     let two = || vec![requirement(Some("manager"), 2), requirement(None, 1)];
     assert_eq!(phase(&spec(two(), &[("ben", Approve)]), 200), ApprovalPhase::Pending);
     assert_eq!(phase(&spec(two(), &[("ben", Approve), ("ann", Approve)]), 200), ApprovalPhase::Approved);
+}
+
+#[test]
+fn who_no_longer_holds_the_role_no_longer_counts() {
+    use Answer::{Approve, Deny};
+    let asked = |answer| spec(vec![requirement(Some("manager"), 1)], &[("ben", answer)]);
+    assert_eq!((phase(&asked(Approve), 499), phase(&asked(Deny), 499)), (ApprovalPhase::Approved, ApprovalPhase::Denied));
+    assert_eq!((phase(&asked(Approve), 500), phase(&asked(Deny), 500)), (ApprovalPhase::Pending, ApprovalPhase::Pending));
 }
 
 #[test]
@@ -83,7 +95,7 @@ fn requester_machines_and_strangers_never_count() {
     use Answer::Approve;
     for by in ["bot", "system:serviceaccount:x:y", "eve", "nobody"] {
         let standing =
-            evaluate(&spec(vec![requirement(Some("manager"), 1)], &[(by, Approve)]), &People, Timestamp::from_second(200).unwrap());
+            evaluate(&spec(vec![requirement(Some("manager"), 1)], &[(by, Approve)]), &acme(), Timestamp::from_second(200).unwrap());
         assert_eq!(standing.phase, ApprovalPhase::Pending, "{by}");
         assert_eq!(standing.requirements[0].ignored.len(), 1, "{by}");
     }

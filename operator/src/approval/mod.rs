@@ -20,7 +20,7 @@ use polity_ledger::{KeyedDigest, Subject};
 use polity_policy::Decision;
 
 pub use controller::{ApprovalContext, run};
-pub use evaluate::{Directory, Standing, evaluate};
+pub use evaluate::{Standing, evaluate};
 
 /// Name of a call's Approval: the call's own name and the start of its uid, so that a re-created call gets another one.
 #[must_use]

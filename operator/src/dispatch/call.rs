@@ -397,6 +397,7 @@ impl Pass<'_> {
             reserve: reserve.clone(),
             call: Some((self.call.name_any(), self.id.clone())),
             trace: self.trace().to_owned(),
+            obligations: decision.obligations.as_deref().cloned(),
         };
         let begin = Begin {
             subject,

@@ -44,5 +44,6 @@ pub(super) fn plain(reason: &'static str, message: String, snapshot: &Snapshot) 
         tool: None,
         rewritten: None,
         rewrites: Vec::new(),
+        obligations: None,
     }
 }

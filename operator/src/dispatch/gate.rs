@@ -11,7 +11,7 @@ use polity_ledger::{
     Begin, Begun, Charge, CounterKey, Durability, Held, Hold, Ledger, Note, Refused, Release, Settle, Settled, Subject, Window,
 };
 use polity_policy::Snapshot;
-use polity_runtime::{guards::Guards, snapshots::Snapshots, subject};
+use polity_runtime::{deliver::RETURNED, guards::Guards, snapshots::Snapshots, subject};
 
 use crate::{anchors::Anchors, lease::Leadership};
 
@@ -70,7 +70,12 @@ impl Gate {
     ///
     /// # Errors
     /// As [`Refused`] says; nothing was written.
-    pub async fn settle(&self, settle: Settle) -> Result<Settled, Refused> {
+    pub async fn settle(&self, mut settle: Settle) -> Result<Settled, Refused> {
+        // What a tool returned and nobody may see leaves only its keyed digest.
+        if let Some(returned) = settle.facts.remove(RETURNED) {
+            let digest = self.digest(&settle.org, &returned).await?;
+            settle.facts.insert(RETURNED.to_owned(), serde_json::json!(digest));
+        }
         let view = self.snapshots.get(&settle.org.name).ok().filter(|view| view.org_uid() == settle.org.uid);
         let durability = view.map_or(Durability::Durable, |view| durability(&view));
         self.ledger.settle_as(self.epoch(), settle, durability).await

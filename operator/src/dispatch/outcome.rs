@@ -6,7 +6,10 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use polity_api::{names, reasons};
 use polity_ledger::{Amounts, OrgId, Outcome, Settle};
-use polity_runtime::internal::ShimOutput;
+use polity_runtime::{
+    deliver::{End, deliver},
+    internal::ShimOutput,
+};
 use serde_json::{Value, json};
 
 /// How long a Pod that is bound to a node may fail to get an image, before its call is given up.
@@ -40,11 +43,21 @@ pub struct Run {
     pub call: Option<(String, String)>,
     /// W3C traceparent.
     pub trace: String,
+    /// What Policies demand of the result, as decided on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub obligations: Option<polity_policy::Obligations>,
 }
 
-/// Settles by what the shim posted.
+/// Settles by what the shim posted, as far as it may be delivered.
 #[must_use]
 pub fn posted(run: &Run, result: &ShimOutput) -> Settle {
+    let settle = came_back(run, result);
+    let end = End { message: settle.message, result: settle.result, facts: settle.facts };
+    let (reason, End { message, result, facts }) = deliver(run.obligations.as_ref(), &run.input, &settle.reason, end);
+    Settle { reason: reason.map_or(settle.reason, str::to_owned), message, result, facts, ..settle }
+}
+
+fn came_back(run: &Run, result: &ShimOutput) -> Settle {
     if result.timed_out {
         let message = format!("the tool did not finish within {} s and was stopped", run.timeout_seconds);
         // A tool stopped in the middle may have taken effect.

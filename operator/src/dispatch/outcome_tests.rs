@@ -14,6 +14,7 @@ fn run(idempotent: bool) -> Run {
         reserve: Amounts::from([("calls".to_owned(), 1)]),
         call: None,
         trace: String::new(),
+        obligations: None,
     }
 }
 

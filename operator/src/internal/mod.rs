@@ -142,6 +142,7 @@ async fn run(State(state): State<Arc<Internal>>, Json(body): Json<RunRequest>) -
         reserve: subject::reserve(tool),
         call: None,
         trace: subject_.trace.clone(),
+        obligations: body.obligations,
     };
     let begin = Begin { reserve: run.reserve.clone(), ..body.begin };
     match state.runner.start(&run, begin, state.clock.now()).await {

@@ -6,8 +6,8 @@ use polity_api::{
     approval::{ApprovalPhase, Requirement},
     reasons,
 };
+use polity_policy::Person;
 
-use super::approver::{Person, agent_of, counts};
 use crate::{
     mutate::near,
     outcome::{Accepted, Outcome, Refusal},
@@ -44,9 +44,9 @@ pub(super) fn update(state: &State, request: &Request<'_>) -> Outcome {
         }
         let person = Person { username: &entry.by, groups: &entry.groups };
         let refuse = |message: String| Refusal::forbidden(reasons::NOT_AN_APPROVER, message);
-        let agent = agent_of(&view, &old.spec.requester, person).map_err(refuse)?;
+        let agent = view.approver(&old.spec.requester, person).map_err(refuse)?;
         let why: Vec<String> =
-            old.spec.requirements.iter().filter_map(|r| counts(&view, &old.spec.requester, r, person, &agent).err()).collect();
+            old.spec.requirements.iter().filter_map(|r| view.approves(&old.spec.requester, r, person, &agent, now).err()).collect();
         if why.len() == old.spec.requirements.len() {
             let who = old.spec.requirements.iter().map(Requirement::asked).collect::<Vec<_>>().join("; ");
             return Err(refuse(why.join("; ")).hint(format!("ask {who}")));

@@ -5,8 +5,7 @@
 
 mod agent;
 mod approval;
-pub mod approver;
-mod attempt;
+pub mod attempt;
 mod org;
 mod policy;
 mod role;

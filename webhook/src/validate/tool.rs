@@ -8,7 +8,7 @@ use polity_api::{
     reasons,
     tool::{Container, Http},
 };
-use polity_policy::{CompiledTool, compile_schema, tool_facts};
+use polity_policy::{CompiledTool, compile_schema, output_label_problems, tool_facts};
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 use serde_json::Value;
 
@@ -72,8 +72,15 @@ fn check_spec(spec: &ToolSpec, mut warnings: Warnings) -> Outcome {
 /// The schemas, by the very function by which decisions and controllers read them: nothing is fetched, patterns are linear.
 fn schemas(spec: &ToolSpec, problems: &mut Problems) {
     let alone = Tool::new("", ToolSpec { price: None, ..spec.clone() });
-    if let Some(e) = CompiledTool::new(&tool_facts(&Org::default(), &alone)).broken {
+    let facts = tool_facts(&Org::default(), &alone);
+    let labels = output_label_problems(&facts);
+    if labels.is_empty()
+        && let Some(e) = CompiledTool::new(&facts).broken
+    {
         problems.add("spec.inputSchema", e);
+    }
+    for (field, e) in labels {
+        problems.add(field, e);
     }
     if let Some(schema) = &spec.output_schema
         && let Err(e) = compile_schema(&Value::Object(schema.clone()))

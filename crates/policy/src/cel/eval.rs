@@ -184,6 +184,20 @@ impl<'a> Session<'a> {
     }
 }
 
+/// Evaluates a program with these variables and no others.
+pub fn alone<const N: usize>(program: &Program, variables: [(&str, Value); N], meter: &Arc<Meter>) -> Outcome {
+    let mut session = Session::new(Arc::clone(meter), Slots::default());
+    let mut oracle = match session.context() {
+        Ok(oracle) => oracle,
+        Err(e) => return Outcome::Error(e),
+    };
+    for (name, value) in variables {
+        oracle.add_variable_from_value(name, value);
+    }
+    session.oracle = Some(oracle);
+    session.interpreted(program)
+}
+
 /// An evaluation error in words that hold no argument's value.
 fn explain(e: &ExecutionError) -> String {
     match e {

@@ -38,6 +38,12 @@ pub fn args(schema: &Value, tool: &str) -> Ty {
     }
 }
 
+/// Type of what a Tool returns.
+#[must_use]
+pub fn result(schema: &Value, tool: &str) -> Ty {
+    of(schema, &Cx { root: schema, left: Cell::new(MAX_NODES) }, &format!("the result of Tool {tool}"), 0)
+}
+
 fn of(schema: &Value, cx: &Cx<'_>, what: &str, depth: usize) -> Ty {
     let Value::Object(map) = schema else { return Ty::Dyn };
     if depth > MAX_DEPTH || cx.left.get() == 0 {

@@ -32,14 +32,26 @@ pub fn check(parsed: &Parsed, args: &Ty) -> Vec<Fault> {
     catch_unwind(AssertUnwindSafe(|| faults(parsed, args))).unwrap_or_else(|_| vec![Fault::whole("the expression cannot be checked")])
 }
 
+/// Checks a condition on a result, which knows `args` and `result` and nothing else.
+pub fn check_result(parsed: &Parsed, args: &Ty, result: &Ty) -> Vec<Fault> {
+    let variables = || vec![("args", args.clone()), ("result", result.clone())];
+    catch_unwind(AssertUnwindSafe(|| faults_with(parsed, variables(), *args != Ty::Dyn || *result != Ty::Dyn)))
+        .unwrap_or_else(|_| vec![Fault::whole("the expression cannot be checked")])
+}
+
 fn faults(parsed: &Parsed, args: &Ty) -> Vec<Fault> {
+    // a rule that does not name args is not checked again for each Tool
+    let strict = *args != Ty::Dyn || !names_args(&parsed.expr);
+    faults_with(parsed, vars::types().into_iter().chain([("args", args.clone())]).collect(), strict)
+}
+
+fn faults_with(parsed: &Parsed, variables: Vec<(&str, Ty)>, strict: bool) -> Vec<Fault> {
     let mut checker = Checker {
         parsed,
         text: parsed.source.source.chars().collect(),
-        variables: vars::types().into_iter().map(|(name, ty)| (name.to_owned(), ty)).chain([("args".to_owned(), args.clone())]).collect(),
+        variables: variables.into_iter().map(|(name, ty)| (name.to_owned(), ty)).collect(),
         loops: Vec::new(),
-        // a rule that does not name args is not checked again for each Tool
-        strict: *args != Ty::Dyn || !names_args(&parsed.expr),
+        strict,
         types: HashMap::new(),
         copies: 0,
         faults: Vec::new(),
