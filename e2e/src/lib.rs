@@ -3,6 +3,7 @@
 
 pub mod audit;
 pub mod chaos;
+pub mod clients;
 pub mod cluster;
 pub mod install;
 pub mod ledger;

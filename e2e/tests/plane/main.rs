@@ -15,6 +15,7 @@ mod gateway;
 mod guards;
 mod help;
 mod lifecycle;
+mod mcp;
 mod orgs;
 mod races;
 mod records;
@@ -68,6 +69,9 @@ fn main() -> ExitCode {
         .test("gateway_an_idempotency_key_runs_once", |p| Box::pin(gateway::an_idempotency_key_runs_once(p)))
         .test("gateway_egress_is_refused", |p| Box::pin(gateway::egress_is_refused(p)))
         .test("gateway_malformed_requests_are_told", |p| Box::pin(gateway::malformed_requests_are_told(p)))
+        .test("mcp_official_clients_work_unchanged", |p| Box::pin(mcp::official_clients_work_unchanged(p)))
+        .test("mcp_conformance_suite", |p| Box::pin(mcp::conformance_suite(p)))
+        .test("mcp_an_approved_call_is_resumed", |p| Box::pin(mcp::an_approved_call_is_resumed(p)))
         .test("tenancy_an_agent_of_another_org_is_refused", |p| Box::pin(tenancy::an_agent_of_another_org_is_refused(p)))
         .test("tenancy_a_parent_binds_its_child", |p| Box::pin(tenancy::a_parent_binds_its_child(p)))
         .test("tenancy_a_child_cannot_have_more_than_its_parent", |p| Box::pin(tenancy::a_child_cannot_have_more_than_its_parent(p)))
