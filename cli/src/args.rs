@@ -316,7 +316,7 @@ pub struct FilterArgs {
     #[arg(long, default_value = "")]
     pub task: String,
     /// Effect of the verdict: `Allow`, `Deny` or `RequireApproval`.
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", value_parser = ["", "Allow", "Deny", "RequireApproval"], hide_possible_values = true)]
     pub verdict: String,
     /// Trace id, or the whole traceparent.
     #[arg(long, default_value = "")]

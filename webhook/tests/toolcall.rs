@@ -129,6 +129,18 @@ async fn a_tool_made_a_moment_ago_is_looked_for_once() {
 }
 
 #[tokio::test]
+async fn says_when_there_are_too_few_to_approve() {
+    let mut fixture = Fixture::default();
+    let pair = json!([{"name": "pair", "expression": "false", "effect": "RequireApproval", "approval": {"role": {"org": "acme", "name": "cfo"}, "count": 2}}]);
+    policy(fixture.world.get_mut().unwrap(), "pair", "Enforce", pair);
+    let warnings = accepted(&Ask::create(ALICE, pay(1)).admit(&Arc::new(fixture)).await);
+    assert_eq!(
+        warnings.last().unwrap(),
+        "only 1 of the 2 approvers that rule finance/pair/pair asks for are there (who asks never counts)"
+    );
+}
+
+#[tokio::test]
 async fn rewrites_the_input_and_says_by_which_rule() {
     let mut fixture = Fixture::default();
     let cap = json!([{"name": "max", "expression": "args.amount <= 20", "effect": "Rewrite", "rewrite": [{"path": "amount", "max": 20}]}]);

@@ -32,6 +32,7 @@ impl Source {
                 let org = chain(&ledger, &args.org)?;
                 Ok(Self::Directory(Box::new(ledger), org))
             }
+            (None, Some(_)) if args.org.is_empty() => bail!("--server needs --org: the edge answers for one Org at a time"),
             (None, Some(server)) => {
                 let (Some(token), Some(ca)) = (&args.token_file, &args.ca_file) else {
                     bail!("--server needs --token-file (kubectl create token NAME --audience polity) and --ca-file (ConfigMap polity-ca)");
@@ -106,7 +107,7 @@ async fn ask(client: &Client, org: &str, after: i64, filter: &Filter, roots: boo
     let body = response.into_body().collect_bytes().await.context("the answer broke off")?;
     let text = std::str::from_utf8(&body).context("the answer is no text")?;
     if !status.is_success() {
-        bail!("the edge answered {status}: {}", text.chars().take(SHOWN).collect::<String>());
+        bail!("the edge answered {status}: {}", refusal(text));
     }
     let number = |name: &str| -> Result<i64> {
         let value = headers.get(name).and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());
@@ -121,6 +122,19 @@ fn escaped(value: &str) -> String {
     value.bytes().map(|byte| if safe(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
 }
 
+/// Why, and what would help, out of a refusal of the edge; as it is when it is none.
+fn refusal(body: &str) -> String {
+    let problem: serde_json::Value = serde_json::from_str(body).unwrap_or_default();
+    let text = |name: &str| problem.get(name).and_then(serde_json::Value::as_str);
+    let said = match (text("reason"), text("message"), text("hint")) {
+        (Some(reason), Some(message), Some(hint)) => format!("{reason}: {message}\n  hint: {hint}"),
+        (Some(reason), Some(message), None) => format!("{reason}: {message}"),
+        _ if body.is_empty() => "nothing more is said: is this the address of Polity's edge (Service polity-edge, port 443)?".to_owned(),
+        _ => body.to_owned(),
+    };
+    said.chars().take(SHOWN).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -128,5 +142,14 @@ mod tests {
     #[test]
     fn values_in_urls() {
         assert_eq!(escaped("acme/bot 1+&é"), "acme%2Fbot%201%2B%26%C3%A9");
+    }
+
+    #[test]
+    fn refusals_are_told_in_words() {
+        let body = r#"{"reason":"NotPermitted","message":"bob may not","hint":"auditors may"}"#;
+        assert_eq!(refusal(body), "NotPermitted: bob may not\n  hint: auditors may");
+        assert_eq!(refusal(r#"{"reason":"NotFound","message":"no Org x"}"#), "NotFound: no Org x");
+        assert!(refusal("").contains("is this the address of Polity's edge"));
+        assert_eq!(refusal("<html>"), "<html>");
     }
 }

@@ -61,6 +61,13 @@ async fn connect(args: &ClusterArgs) -> Result<Cluster> {
 /// A refusal in the server's own words, without the wrapping of the client.
 pub fn worded(error: kube::Error, doing: &str) -> anyhow::Error {
     match error {
+        // the API server's own refusal, before anything of Polity was asked
+        kube::Error::Api(status) if status.reason == "Forbidden" && status.message.contains("cannot ") => {
+            anyhow::anyhow!(
+                "{doing}: {}\n  hint: rights in an Org's namespace come from Org.spec.members (calls: growth, engineer, admin; approvals: approver, director)",
+                status.message
+            )
+        }
         kube::Error::Api(status) => anyhow::anyhow!("{doing}: {}", status.message),
         other => anyhow::Error::new(other).context(doing.to_owned()),
     }

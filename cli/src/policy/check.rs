@@ -3,7 +3,7 @@
 use std::{io::Write, path::PathBuf};
 
 use anyhow::Result;
-use polity_policy::{CompiledTool, World, check_policy, tool_facts};
+use polity_policy::{CompiledTool, World, check_policy, tool_facts, unknown_names};
 use serde::Serialize;
 use serde_json::json;
 
@@ -33,7 +33,10 @@ fn policies(world: &World) -> impl Iterator<Item = Found> {
     world.policies.iter().map(|((namespace, name), policy)| {
         let mut warnings = Vec::new();
         let tools = match world.org_of(namespace) {
-            Some(org) => world.tools_in_reach(org),
+            Some(org) => {
+                warnings.extend(unknown_names(&policy.spec, org, world));
+                world.tools_in_reach(org)
+            }
             None => {
                 warnings.push(format!("namespace {namespace:?} belongs to no Org among the manifests"));
                 Vec::new()
@@ -43,7 +46,9 @@ fn policies(world: &World) -> impl Iterator<Item = Found> {
         if check.missing_tools {
             warnings.push("no Tool that it selects is among the manifests; without one what it selects is denied".to_owned());
         }
-        warnings.extend(check.not_typed.iter().map(|(tool, problem)| format!("calls of Tool {tool} will be denied: {problem}")));
+        // a Policy with errors is not stored: what it would deny is no news
+        let not_typed = check.not_typed.iter().filter(|_| check.errors.is_empty());
+        warnings.extend(not_typed.map(|(tool, problem)| format!("calls of Tool {tool} will be denied: {problem}")));
         Found { object: format!("Policy {namespace}/{name}"), errors: check.errors.iter().map(ToString::to_string).collect(), warnings }
     })
 }

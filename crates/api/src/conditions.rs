@@ -40,7 +40,8 @@ pub fn set_status(list: &mut Vec<Condition>, type_: &str, status: &str, reason: 
         last_transition_time: Time(now),
     };
     match list.iter_mut().find(|c| c.type_ == type_) {
-        Some(old) if old.status == status => {
+        // the birth state of an object carries no time: what core says first is said now
+        Some(old) if old.status == status && old.last_transition_time.0 != Timestamp::UNIX_EPOCH => {
             let since = old.last_transition_time.clone();
             *old = Condition { last_transition_time: since, ..fresh };
         }
@@ -77,4 +78,20 @@ pub fn summary(list: &mut Vec<Condition>, ready: bool, stalled: bool, reason: &s
 #[must_use]
 pub fn is_true(list: &[Condition], type_: &str) -> bool {
     list.iter().any(|c| c.type_ == type_ && c.status == "True")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_move_when_the_status_flips_and_away_from_the_birth_state() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let mut list = Vec::new();
+        set_status(&mut list, SUCCEEDED, "Unknown", "NotSeen", "", 0, Timestamp::UNIX_EPOCH);
+        for (status, now, since) in [("Unknown", 10, 10), ("Unknown", 20, 10), ("True", 30, 30), ("True", 40, 30)] {
+            set_status(&mut list, SUCCEEDED, status, "Reason", "", 1, at(now));
+            assert_eq!(list[0].last_transition_time.0, at(since), "{status} at {now}");
+        }
+    }
 }

@@ -23,8 +23,8 @@ use crate::schema;
     doc = "A position in an Org: which tools its holders may use, whom they report to, and who holds it. Write roles.polity.dev in kubectl, since other groups have roles too.",
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
     printcolumn(name = "Assignment", type_ = "string", json_path = ".spec.assignment.mode"),
-    printcolumn(name = "Holders", type_ = "string", json_path = ".status.holders[*].agent"),
     printcolumn(name = "Reports to", type_ = "string", json_path = ".spec.reportsTo.name"),
+    printcolumn(name = "Message", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].message"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]

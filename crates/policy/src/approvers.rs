@@ -36,6 +36,21 @@ impl Snapshot {
         Ok(agent)
     }
 
+    /// How many Agents could approve a requirement of this request at a time; None for a group, whose members only the API server knows.
+    #[must_use]
+    pub fn able(&self, requester: &Caller, requirement: &Requirement, now: Timestamp) -> Option<usize> {
+        let asking: Vec<AgentFacts> =
+            std::iter::once(&requester.username).chain(&requester.chain).filter_map(|u| self.agent_by_username(u)).collect();
+        let among = match (&requirement.role, &requirement.group) {
+            (Some(role), _) => self.holders(role, now),
+            (None, Some(_)) => return None,
+            (None, None) => asking.first().map(|agent| self.superiors(agent, now)).unwrap_or_default(),
+        };
+        let same = |a: &AgentFacts, b: &AgentFacts| a.namespace == b.namespace && a.name == b.name;
+        let able = |a: &&AgentFacts| (!requirement.humans_only || a.kind == "Human") && !asking.iter().any(|b| same(a, b));
+        Some(among.iter().filter(able).count())
+    }
+
     /// Whether the entry of that person, who is that Agent, counts for a requirement at a time.
     ///
     /// # Errors

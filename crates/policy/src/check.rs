@@ -15,11 +15,13 @@ use crate::{
     tool::CompiledTool,
 };
 
-/// One thing that is wrong with a rule.
+/// One thing that is wrong with a rule or an obligation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// Name of the rule; empty when it is about the Policy as a whole.
+    /// Name of the rule or obligation; empty when it is about the Policy as a whole.
     pub rule: String,
+    /// It is an obligation.
+    pub obligation: bool,
     /// Line in the expression, from 1; 0 when it is not about a place in it.
     pub line: usize,
     /// Column in that line, from 1.
@@ -31,29 +33,34 @@ pub struct Problem {
 impl Problem {
     /// About a rule as a whole.
     pub(crate) fn rule(rule: &PolicyRule, message: &str) -> Self {
-        Self { rule: rule.name.clone(), line: 0, column: 0, message: message.to_owned() }
+        Self { rule: rule.name.clone(), obligation: false, line: 0, column: 0, message: message.to_owned() }
     }
 
-    /// About a rule or obligation of this name.
-    pub(crate) fn named(name: &str, message: &str) -> Self {
-        Self { rule: name.to_owned(), line: 0, column: 0, message: message.to_owned() }
+    /// About the Policy as a whole.
+    pub(crate) fn whole(message: &str) -> Self {
+        Self { rule: String::new(), obligation: false, line: 0, column: 0, message: message.to_owned() }
     }
 
-    /// At a place of the expression of a rule or obligation of this name.
+    /// About an obligation of this name.
+    pub(crate) fn obligation(name: &str, message: &str) -> Self {
+        Self { rule: name.to_owned(), obligation: true, line: 0, column: 0, message: message.to_owned() }
+    }
+
+    /// At a place of the expression of an obligation of this name.
     pub(crate) fn fault(name: &str, fault: Fault) -> Self {
-        Self { rule: name.to_owned(), line: fault.line, column: fault.column, message: fault.message }
+        Self { rule: name.to_owned(), obligation: true, line: fault.line, column: fault.column, message: fault.message }
     }
 
     /// At a place of a rule's expression.
     pub(crate) fn at(rule: &PolicyRule, fault: Fault) -> Self {
-        Self { rule: rule.name.clone(), line: fault.line, column: fault.column, message: fault.message }
+        Self { rule: rule.name.clone(), obligation: false, line: fault.line, column: fault.column, message: fault.message }
     }
 }
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !self.rule.is_empty() {
-            write!(f, "rule {}", self.rule)?;
+            write!(f, "{} {}", if self.obligation { "obligation" } else { "rule" }, self.rule)?;
             if self.line > 0 {
                 write!(f, ", line {} column {}", self.line, self.column)?;
             }

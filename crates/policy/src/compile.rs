@@ -99,7 +99,7 @@ impl CompiledPolicy {
             Err(problems) => out.problems.extend(problems),
         }
         if spec.rules.is_empty() && spec.obligations.is_empty() {
-            out.problems.push(Problem::named("", "the Policy has no rules and no obligations"));
+            out.problems.push(Problem::whole("the Policy has no rules and no obligations"));
         }
         if !out.problems.is_empty() {
             out.rules.clear();

@@ -366,6 +366,11 @@ fn approvers_are_roles_that_the_rule_may_name() {
         assert_eq!((d.verdict, d.reason), (verdict, reason), "{d:#?}");
         for r in &d.requirements {
             assert_eq!(snapshot.holders(r.role.as_ref().unwrap(), Timestamp::UNIX_EPOCH)[0].name, "carol");
+            let able = |who: &str| {
+                let asking = Caller { username: who.to_owned(), ..Caller::default() };
+                snapshot.able(&asking, r, Timestamp::UNIX_EPOCH)
+            };
+            assert_eq!((able("alice@acme"), able("carol@acme")), (Some(1), Some(0)), "who asks does not count");
         }
     }
 }

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use polity_api::caller::Caller;
 use serde::{Deserialize, Serialize};
 
-use crate::{CompileCache, Decision, Request, Snapshot, TaskFacts, World};
+use crate::{CompileCache, Decision, Request, Snapshot, TaskFacts, World, suggest};
 
 /// One call and what must come of it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -158,7 +158,10 @@ pub fn prepare<'a>(snapshots: &'a BTreeMap<String, Snapshot>, fixture: &'a Fixtu
         (Some(caller), None) => caller.clone(),
         (None, Some(agent)) => match snapshot.username_of(agent) {
             Some(username) => username.to_owned(),
-            None => return Err(format!("Org {} and those above have no Agent {agent} with a username of its own", fixture.org)),
+            None => {
+                let known = suggest::among("Agents", agent, snapshot.agents_with_usernames());
+                return Err(format!("no Agent {agent} with a username of its own in Org {} or above; {known}", fixture.org));
+            }
         },
         _ => return Err("give either agent or caller".to_owned()),
     };

@@ -47,7 +47,7 @@ impl CompiledObligation {
     /// # Errors
     /// What is wrong with it whatever Tools there are.
     pub fn new(obligation: &Obligation) -> Result<Self, Vec<Problem>> {
-        let whole = |message: &str| vec![Problem::named(&obligation.name, message)];
+        let whole = |message: &str| vec![Problem::obligation(&obligation.name, message)];
         let (paths, labels) = match (&obligation.redact, &obligation.expression) {
             (Some(redact), None) if redact.paths.is_empty() && redact.labels.is_empty() => {
                 return Err(whole("redact names neither paths nor labels"));
@@ -75,7 +75,7 @@ impl CompiledObligation {
 
     /// What does not go with a Tool: names and types of its schemas. Without a schema nothing is known, and nothing is wrong.
     pub fn problems(&self, args: Option<&Ty>, result: &Ty) -> Vec<Problem> {
-        let paths = self.paths.iter().filter_map(|p| p.typed(result).err()).map(|e| Problem::named(&self.name, &e));
+        let paths = self.paths.iter().filter_map(|p| p.typed(result).err()).map(|e| Problem::obligation(&self.name, &e));
         let faults = self.parsed.iter().flat_map(|parsed| check::check_result(parsed, args.unwrap_or(&Ty::Dyn), result));
         paths.chain(faults.map(|f| Problem::fault(&self.name, f))).collect()
     }
@@ -92,7 +92,7 @@ pub fn compile(spec: &PolicySpec) -> Result<Vec<CompiledObligation>, Vec<Problem
         let taken =
             spec.rules.iter().any(|r| r.name == obligation.name) || spec.obligations.iter().take(at).any(|o| o.name == obligation.name);
         if taken {
-            problems.push(Problem::named(&obligation.name, "another rule or obligation of the Policy has this name"));
+            problems.push(Problem::obligation(&obligation.name, "another rule or obligation of the Policy has this name"));
         }
         match CompiledObligation::new(obligation) {
             Ok(compiled) => out.push(compiled),

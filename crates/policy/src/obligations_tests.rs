@@ -183,7 +183,7 @@ fn what_cannot_be_is_refused_when_it_is_written() {
         (json!({"name": "o", "expression": "result.amount =="}), "not a CEL expression"),
     ] {
         let refused = check(json!({"obligations": [obligation]})).refuse().unwrap_or_default();
-        assert!(refused.starts_with("rule o") && refused.contains(want), "{obligation}: {refused}");
+        assert!(refused.starts_with("obligation o") && refused.contains(want), "{obligation}: {refused}");
     }
     let twice = json!({"rules": [{"name": "o", "expression": "true", "effect": "Deny"}], "obligations": [{"name": "o", "expression": "result == null"}]});
     assert!(check(twice).refuse().unwrap().contains("has this name"));

@@ -172,6 +172,14 @@ impl Snapshot {
         }
     }
 
+    /// Names of the Agents that have a username which is theirs alone.
+    pub(crate) fn agents_with_usernames(&self) -> impl Iterator<Item = &str> {
+        self.users.values().filter_map(|claims| match claims.as_slice() {
+            [one] => Some(one.name.as_str()),
+            _ => None,
+        })
+    }
+
     /// A username that is this Agent's alone; an Agent of the own namespace goes first.
     pub(crate) fn username_of(&self, agent: &str) -> Option<&str> {
         let mut found: Vec<_> = self.users.iter().filter(|(_, claims)| matches!(claims.as_slice(), [one] if one.name == agent)).collect();

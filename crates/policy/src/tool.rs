@@ -61,9 +61,17 @@ pub fn compile_schema(schema: &Value) -> Result<Validator, String> {
             .with_pattern_options(PatternOptions::regex().size_limit(PATTERN_SIZE).dfa_size_limit(PATTERN_SIZE))
     };
     // somebody's schema must not take the view of a whole Org with it
-    match catch_unwind(AssertUnwindSafe(|| options().build(schema))) {
-        Ok(built) => built.map_err(|e| format!("at {}: {e}", place(&e.schema_path().to_string()))),
+    match catch_unwind(AssertUnwindSafe(|| options().build(schema).map_err(|e| misplaced(schema, &e)))) {
+        Ok(built) => built,
         Err(_) => Err("the schema cannot be compiled".to_owned()),
+    }
+}
+
+/// Why a schema cannot be compiled. What is not a schema is said with its place in it, not with the place in the schema of schemas.
+fn misplaced(schema: &Value, error: &ValidationError<'_>) -> String {
+    match jsonschema::meta::validate(schema) {
+        Err(e) => format!("at {}: {e}", place(&e.instance_path().to_string())),
+        Ok(()) => format!("at {}: {error}", place(&error.schema_path().to_string())),
     }
 }
 

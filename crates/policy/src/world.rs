@@ -68,7 +68,7 @@ impl World {
     }
 
     /// Names from an Org up to its root, as far as they exist; a cycle is cut.
-    fn path(&self, org: &str) -> Vec<String> {
+    pub(crate) fn path(&self, org: &str) -> Vec<String> {
         let mut path: Vec<String> = Vec::new();
         let mut next = Some(org.to_owned());
         while let Some(name) = next.take().filter(|n| !path.contains(n)) {
@@ -76,6 +76,18 @@ impl World {
             path.push(name);
         }
         path
+    }
+
+    /// A Role of an Org by its name, unless it is being deleted.
+    pub(crate) fn role_of(&self, org: &str, name: &str) -> Option<&Role> {
+        let namespace = namespace_of(self.orgs.get(org)?).to_owned();
+        self.roles.get(&(namespace, name.to_owned())).filter(|r| r.metadata.deletion_timestamp.is_none()).map(AsRef::as_ref)
+    }
+
+    /// Names of the Roles of an Org.
+    pub(crate) fn roles_of<'a>(&'a self, org: &'a str) -> impl Iterator<Item = &'a str> {
+        let namespace = self.orgs.get(org).map_or("", |o| namespace_of(o));
+        self.roles.keys().filter(move |(ns, _)| ns == namespace).map(|(_, name)| name.as_str())
     }
 }
 

@@ -37,7 +37,7 @@ pub fn deliver(obligations: Option<&Obligations>, input: &Value, reason: &str, m
             end.facts.remove(STDERR);
         }
         if obligations.redacts() && [reasons::TOOL_FAILED, reasons::INVALID_RESULT].contains(&reason) {
-            end.message = format!("{reason}; the tool's own words are withheld, since Policies redact results of this call");
+            end.message = "the tool's own words are withheld, since Policies redact results of this call".to_owned();
         }
         return (None, end);
     };

@@ -1,7 +1,7 @@
 //! Policy: every rule is checked against the Tools in its reach; a name that cannot be right is refused with its place.
 
-use polity_api::{PolicySpec, reasons, role::RoleRef};
-use polity_policy::{Problem, World, check_policy};
+use polity_api::{PolicySpec, reasons};
+use polity_policy::{Problem, World, check_policy, unknown_names};
 
 use crate::{
     outcome::{Outcome, Problems, Refusal, Warnings},
@@ -31,7 +31,7 @@ pub(super) fn check(spec: &PolicySpec, namespace: &str, world: &World) -> Outcom
     }
     match org {
         None => super::warn_no_org(&mut warnings, namespace),
-        Some(org) => missing_roles(spec, org, world, &mut warnings),
+        Some(org) => unknown_names(spec, org, world).iter().for_each(|sentence| warnings.push(sentence)),
     }
     match problems.outcome(warnings) {
         // The check's own word on a refusal counts, should it refuse for something that is in none of its lists.
@@ -44,19 +44,10 @@ pub(super) fn check(spec: &PolicySpec, namespace: &str, world: &World) -> Outcom
 }
 
 fn field(spec: &PolicySpec, problem: &Problem) -> String {
-    match spec.rules.iter().position(|r| r.name == problem.rule) {
-        Some(index) => format!("spec.rules[{index}].expression"),
-        None => "spec".to_owned(),
+    let place = |list: &str, index: Option<usize>| index.map_or_else(|| "spec".to_owned(), |index| format!("spec.{list}[{index}]"));
+    if problem.obligation {
+        return place("obligations", spec.obligations.iter().position(|o| o.name == problem.rule));
     }
-}
-
-fn missing_roles(spec: &PolicySpec, org: &str, world: &World, warnings: &mut Warnings) {
-    let named = spec.matches.iter().flat_map(|m| &m.roles).map(|name| RoleRef { org: None, name: name.clone() });
-    let asked = spec.rules.iter().filter_map(|r| r.approval.as_ref()?.role.clone());
-    for reference in named.chain(asked) {
-        if tree::role(world, org, &reference).is_none() {
-            let at = reference.org.as_deref().unwrap_or(org);
-            warnings.push(&format!("Role {:?} of Org {at} is not there yet", reference.name));
-        }
-    }
+    let rule = place("rules", spec.rules.iter().position(|r| r.name == problem.rule));
+    if problem.line > 0 { format!("{rule}.expression") } else { rule }
 }

@@ -32,7 +32,7 @@ pub(super) async fn create(state: &State, request: &Request<'_>) -> Outcome {
     }
     let view = view?;
     match decide(state, request, &call, Arc::clone(&view), true).await {
-        Ok((decision, _)) if decision.verdict != Verdict::Deny => Ok(accepted(&call, &decision)),
+        Ok((decision, _)) if decision.verdict != Verdict::Deny => Ok(accepted(&call, &decision, &view, state.clock.now())),
         Ok((decision, note)) => {
             attempt::denied(state, request, *note);
             Err(denial(&decision))
@@ -135,7 +135,7 @@ async fn task_of(state: &State, request: &Request<'_>, call: &ToolCall) -> Resul
 }
 
 /// Accepted for now: warnings tell what was rewritten, what Policies in mode Warn think, and who will be asked.
-fn accepted(call: &ToolCall, decision: &Decision) -> Accepted {
+fn accepted(call: &ToolCall, decision: &Decision, view: &Snapshot, now: jiff::Timestamp) -> Accepted {
     let mut accepted = Accepted::default();
     for rewritten in &call.spec.rewrites {
         accepted.warnings.push(&format!("rule {} rewrote {} of the input", rewritten.rule, rewritten.paths.join(", ")));
@@ -146,6 +146,14 @@ fn accepted(call: &ToolCall, decision: &Decision) -> Accepted {
     if decision.verdict == Verdict::RequireApproval {
         for requirement in &decision.requirements {
             accepted.warnings.push(&format!("{}{} (rule {})", names::WAITS_FOR, requirement.asked(), requirement.rule));
+            let able = call.spec.caller.as_ref().and_then(|caller| view.able(caller, requirement, now));
+            let asked = usize::try_from(requirement.count).unwrap_or_default();
+            if let Some(able) = able.filter(|able| *able < asked) {
+                accepted.warnings.push(&format!(
+                    "only {able} of the {asked} approvers that rule {} asks for are there (who asks never counts)",
+                    requirement.rule
+                ));
+            }
         }
         accepted.audit.insert("reason", reasons::APPROVAL_REQUIRED.to_owned());
     }

@@ -338,6 +338,7 @@ mod tests {
             (json!({"$ref": "#/$defs/none"}), "names nothing"),
             (json!({"$dynamicRef": "#x"}), "not supported"),
             (json!({"type": "string", "pattern": "(?=a)"}), "pattern"),
+            (json!({"type": "object", "properties": {"a": {"type": "strin"}}}), "at /properties/a/type: \"strin\""),
             (json!({"type": "string", "pattern": "((a{1000}){1000}){1000}"}), "pattern"),
         ] {
             let error = compile_schema(&schema).err().unwrap_or_default();

@@ -73,7 +73,8 @@ impl Checker<'_> {
             _ => (matches!(arg, Ty::Str(_)), Ty::Int),
         };
         if !fits && *arg != Ty::Dyn {
-            let message = format!("{name}() does not take {}", article(arg));
+            let takes = if name == "usd" { "; it takes a decimal string, such as usd('12.50')" } else { "" };
+            let message = format!("{name}() does not take {}{takes}", article(arg));
             return self.fault_call(e, name, message);
         }
         if matches!(call.args.as_slice(), [IdedExpr { expr: Expr::Literal(_), .. }]) && !eval::constant(e) {

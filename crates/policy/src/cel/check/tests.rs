@@ -122,6 +122,7 @@ fn refuses_with_place_and_what_was_meant() {
         ("optional.of(1).hasValue()", "no variable `optional`"),
         ("usd('1.2.3') < 5", "usd() cannot convert this constant"),
         ("timestamp('yesterday') < now", "timestamp() cannot convert this constant"),
+        ("usd(5) < 1", "usd() does not take an int; it takes a decimal string, such as usd('12.50')"),
         ("size(5) < 1", "size() does not take an int"),
         ("size('a', 'b') < 1", "size() takes one argument, not 2"),
         ("args.items.all(i, i.n)", "the loop's condition must be a bool"),
