@@ -6,8 +6,9 @@ use std::sync::Arc;
 use polity_api::{names, reasons, role::Grant, toolcall::Rewritten};
 
 use crate::{
-    AgentFacts, Decision, Request, Snapshot, Verdict, canon,
+    AgentFacts, Decision, Request, Snapshot, Trial, Verdict, canon,
     cel::meter::{Limits, Meter},
+    explain,
     grant::{self, Action},
     rewrite::{self, Outcomes},
     rules,
@@ -51,8 +52,13 @@ impl Snapshot {
 
     /// `decide` with a budget of one's own.
     pub(crate) fn decide_with(&self, request: &Request<'_>, limits: Limits) -> Decision {
+        self.decide_and(request, limits, None)
+    }
+
+    /// `decide_with`, and looks at each rule by itself if somebody wants to know.
+    pub(crate) fn decide_and(&self, request: &Request<'_>, limits: Limits, tried: Option<&mut Vec<Trial>>) -> Decision {
         let mut decision = self.blank();
-        if let Err(no) = self.narrow(request, &mut decision, limits) {
+        if let Err(no) = self.narrow(request, &mut decision, limits, tried) {
             decision.verdict = Verdict::Deny;
             decision.reason = no.reason;
             decision.message = no.message;
@@ -81,7 +87,7 @@ impl Snapshot {
         }
     }
 
-    fn narrow(&self, request: &Request<'_>, decision: &mut Decision, limits: Limits) -> Result<(), No> {
+    fn narrow(&self, request: &Request<'_>, decision: &mut Decision, limits: Limits, tried: Option<&mut Vec<Trial>>) -> Result<(), No> {
         self.takes_calls(request)?;
         let agent = self.caller(request)?;
         let held: Vec<_> = self.held(&agent, request.now).collect();
@@ -108,6 +114,9 @@ impl Snapshot {
             return Err(No { message: after(&decision.rewrites, invalid.message), ..invalid });
         }
         rules::apply(self, request, &granted, decision, &meter);
+        if let Some(tried) = tried {
+            *tried = explain::trials(self, request, &granted, &rewrites);
+        }
         decision.advisory.extend(rewrites.advisory);
         decision.advisory.sort_by(|a, b| a.rule.cmp(&b.rule));
         (decision.rewritten, decision.rewrites) = (rewrites.args, rewrites.applied);

@@ -10,6 +10,8 @@ use serde_json::{Value, json};
 
 use crate::{CompileCache, Decision, Request, Snapshot, TaskFacts, Verdict, World, cel::meter::Limits, compile::CompiledPolicy};
 
+#[path = "decide_explain.rs"]
+mod explain;
 #[path = "decide_faults.rs"]
 mod faults;
 #[path = "decide_index.rs"]

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use polity_api::caller::Caller;
 use serde::{Deserialize, Serialize};
 
-use crate::{CompileCache, Decision, Request, Snapshot, TaskFacts, World, suggest};
+use crate::{CompileCache, Decision, Explanation, Request, Snapshot, TaskFacts, World, suggest};
 
 /// One call and what must come of it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -179,8 +179,18 @@ impl Prepared<'_> {
     /// Decides it.
     #[must_use]
     pub fn decide(&self) -> Decision {
+        self.snapshot.decide(&self.request())
+    }
+
+    /// Decides it and says how each rule came out.
+    #[must_use]
+    pub fn explain(&self) -> Explanation {
+        self.snapshot.explain(&self.request())
+    }
+
+    fn request(&self) -> Request<'_> {
         let fixture = self.fixture;
-        self.snapshot.decide(&Request {
+        Request {
             verb: "tool.call",
             tool: &fixture.tool,
             tool_org: fixture.tool_org.as_deref(),
@@ -192,7 +202,7 @@ impl Prepared<'_> {
             id: "fixture",
             approved: &fixture.approved,
             now: fixture.now.unwrap_or(Timestamp::constant(1_767_268_800, 0)),
-        })
+        }
     }
 }
 

@@ -49,13 +49,32 @@ pub fn selects_place(m: Option<&Match>, tool: &ToolFacts, org: &str, path: &[Str
 /// Whether a match selects an action. `held` says whether the caller has a Role of the Policy's own Org.
 #[must_use]
 pub fn selects(m: Option<&Match>, action: &Action<'_>, held: impl Fn(&str) -> bool) -> bool {
-    let Some(m) = m else { return true };
-    selects_place(Some(m), action.tool, action.org, action.path)
-        && any(&m.verbs, |v| v == action.verb)
-        && any(&m.roles, |r| held(r))
-        && any(&m.groups, |g| action.groups.contains(g))
-        && any(&m.agents, |a| a == action.agent)
-        && any(&m.job_spaces, |j| action.job_space == Some(j))
+    misses(m, action, held).is_none()
+}
+
+/// The first field of a match that an action does not fit; None: it is selected.
+#[must_use]
+pub fn misses(m: Option<&Match>, action: &Action<'_>, held: impl Fn(&str) -> bool) -> Option<&'static str> {
+    let m = m?;
+    if !selects_tool(Some(m), action.tool) {
+        return Some(if any(&m.tools, |g| glob::matches(g, &action.tool.name)) { "risk" } else { "tools" });
+    }
+    if !selects_place(Some(m), action.tool, action.org, action.path) {
+        return Some(if any(&m.orgs, |o| o == action.org) { "units" } else { "orgs" });
+    }
+    if !any(&m.verbs, |v| v == action.verb) {
+        return Some("verbs");
+    }
+    if !any(&m.roles, |r| held(r)) {
+        return Some("roles");
+    }
+    if !any(&m.groups, |g| action.groups.contains(g)) {
+        return Some("groups");
+    }
+    if !any(&m.agents, |a| a == action.agent) {
+        return Some("agents");
+    }
+    (!any(&m.job_spaces, |j| action.job_space == Some(j))).then_some("jobSpaces")
 }
 
 /// An absent field selects everything.

@@ -9,6 +9,7 @@ mod compile;
 mod decide;
 #[cfg(test)]
 mod decide_tests;
+mod explain;
 pub mod fixtures;
 mod glob;
 mod grant;
@@ -29,8 +30,10 @@ pub mod world;
 
 pub use approvers::Person;
 pub use canon::digest;
+pub use cel::code::Part;
 pub use check::{PolicyCheck, Problem, Summary, check_policy};
 pub use compile::CompileCache;
+pub use explain::{Explanation, Trial, TrialResult};
 pub use fixtures::{Expect, Fixture, FixtureResult, FixtureTask, Prepared, prepare, run_fixtures, snapshots};
 pub use named::unknown_names;
 pub use obligations::{Delivered, Obligations, REDACTED, Withheld, output_label_problems};

@@ -274,3 +274,56 @@ fn compiled_rules_are_what_cel_computes() {
     // a generator that the checker refuses proves nothing
     assert!(accepted * 2 > cases, "only {accepted} of {cases} expressions passed the checker");
 }
+
+/// Holds what is shown of one expression against the expression; false: the checker refuses it.
+fn compare_shown(text: &str, args: &Json) -> Result<bool, String> {
+    let Ok(parsed) = program::parse(text) else { return Ok(false) };
+    if check(&parsed, &TYPED).iter().any(|f| !f.message.contains("a rule states what must hold")) {
+        return Ok(false);
+    }
+    let program = program::finish(parsed)?;
+    let code = program.code.as_ref().map_err(|why| format!("{text} is not compiled: {why:?}"))?;
+    let value_of = |shown: &str| -> Result<Option<bool>, String> {
+        let parsed = program::parse(shown).map_err(|e| format!("{text} is shown as {shown}, which is none: {e:?}"))?;
+        let shown = program::finish(parsed)?;
+        let code = shown.code.as_ref().map_err(|why| format!("{text} is shown as something else: {why:?}"))?;
+        let session = session(args, Limits { steps: MAX_STEPS, time: std::time::Duration::from_secs(20) });
+        let value = Machine::new(&session.slots, session.meter()).run(code);
+        Ok(if let Ok(Val::Bool(b)) = value { Some(b) } else { None })
+    };
+    let session = session(args, Limits { steps: MAX_STEPS, time: std::time::Duration::from_secs(20) });
+    let value = match Machine::new(&session.slots, session.meter()).run(code) {
+        Ok(Val::Bool(b)) => Some(b),
+        _ => None,
+    };
+    let whole = code.text();
+    if value_of(&whole)? != value {
+        return Err(format!("{text}\nis shown as {whole}\nover {args}"));
+    }
+    if value == Some(true) {
+        return Ok(true);
+    }
+    let part = code.part(&mut Machine::new(&session.slots, session.meter()));
+    if value_of(&part.expression)? != value {
+        return Err(format!("{text}\nover {args} is {value:?}\nnot so its part {}", part.expression));
+    }
+    match &part.would_pass {
+        Some(wanted) if value.is_none() || value_of(wanted)? != Some(false) => Err(format!("{text}\nover {args}: {wanted} would pass")),
+        _ => Ok(true),
+    }
+}
+
+#[test]
+fn what_is_shown_of_a_rule_is_the_part_that_decided() {
+    let mut runner = TestRunner::new(Config { cases: 1000, failure_persistence: None, ..Config::default() });
+    let seen = std::cell::Cell::new(0_u32);
+    let result = runner.run(&(text("bool", 3), arguments()), |(text, args)| match compare_shown(&text, &args) {
+        Ok(known) => {
+            seen.set(seen.get() + u32::from(known));
+            Ok(())
+        }
+        Err(difference) => Err(TestCaseError::fail(difference)),
+    });
+    result.unwrap_or_else(|e| panic!("{e}"));
+    assert!(seen.get() > 500, "only {} expressions passed the checker", seen.get());
+}

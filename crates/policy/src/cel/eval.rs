@@ -15,7 +15,7 @@ use cel::{
 };
 
 use super::{
-    code::{Code, Machine, Slots, val::Val},
+    code::{Code, Machine, Part, Slots, val::Val},
     meter::Meter,
     program::{MATCH, Program, TICK},
 };
@@ -116,6 +116,14 @@ impl<'a> Session<'a> {
             Ok(Ok(_)) => Outcome::Error(NOT_BOOL.to_owned()),
             Ok(Err(e)) => Outcome::Error(e.to_string()),
         }
+    }
+
+    /// Which part of a program decided that it does not hold; None: it has no compiled form, or nothing can be said within the budget.
+    pub fn part(&self, program: &'a Program) -> Option<Part> {
+        let code = program.code.as_ref().ok()?;
+        let mut machine = Machine::new(&self.slots, &self.meter);
+        let part = catch_unwind(AssertUnwindSafe(|| code.part(&mut machine))).ok()?;
+        (!self.meter.spent()).then_some(part)
     }
 
     /// Evaluates a program with `cel`, whether or not it has a compiled form.

@@ -57,6 +57,8 @@ pub enum Node {
 /// A loop.
 #[derive(Debug)]
 pub struct Each {
+    /// Name of its variable.
+    pub var: Box<str>,
     /// What it loops over.
     pub range: Node,
     /// Which elements `map` and `filter` take; None: all.
@@ -305,7 +307,7 @@ impl Builder {
         self.loops.push(c.iter_var.clone());
         let each = |guard: Option<&IdedExpr>, body: &IdedExpr| -> Result<Box<Each>, Unsupported> {
             let guard = guard.map(|g| self.node(g)).transpose()?;
-            Ok(Box::new(Each { range, guard, body: self.node(body)?, cost }))
+            Ok(Box::new(Each { var: c.iter_var.as_str().into(), range, guard, body: self.node(body)?, cost }))
         };
         let built = match (step.func_name.as_str(), step.args.as_slice()) {
             (op::LOGICAL_AND, [first, body]) if accu(first) => each(None, body).map(Node::All),

@@ -4,10 +4,13 @@
 mod build;
 mod loops;
 mod ops;
+mod part;
 mod run;
+mod show;
 mod slots;
 pub mod val;
 
+pub use part::Part;
 pub use run::Machine;
 #[cfg(test)]
 pub use slots::FIELDS;

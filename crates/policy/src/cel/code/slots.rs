@@ -49,6 +49,11 @@ impl Slot {
         FIELDS.iter().position(|(v, f)| *v == variable && *f == field).map(Self)
     }
 
+    /// Its variable and field, as rules write them.
+    pub fn name(self) -> String {
+        FIELDS.get(self.0).map(|(variable, field)| format!("{variable}.{field}")).unwrap_or_default()
+    }
+
     /// Its field's name.
     pub fn field(self) -> &'static str {
         FIELDS.get(self.0).map_or("", |(_, field)| field)
