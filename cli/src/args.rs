@@ -44,6 +44,8 @@ pub enum Command {
     Call(CallArgs),
     /// Ask whether a call would be allowed, without making it: on the cluster in your own name, or offline from files.
     CanI(CanIArgs),
+    /// Explain from files why a call would be decided as it would: every rule that was tried, the part that fails, what would pass.
+    Explain(ExplainArgs),
     /// Show the Org tree with namespaces, quota and workers.
     Tree(TreeArgs),
     /// Query, export and verify the ledger's records.
@@ -203,6 +205,37 @@ pub struct CanIArgs {
     pub agent: Option<String>,
     /// Offline: the username that would call.
     #[arg(long, requires = "manifests")]
+    pub caller: Option<String>,
+    /// How to print.
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Output,
+}
+
+/// Arguments of `explain`.
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// Name of the Tool.
+    pub tool: String,
+    /// Input as JSON, `@FILE`, or `-` for standard input. No value of it is shown.
+    #[arg(long, default_value = "{}")]
+    pub input: String,
+    /// Org above that has the Tool.
+    #[arg(long)]
+    pub tool_org: Option<String>,
+    /// Job space that the call would be for.
+    #[arg(long)]
+    pub job_space: Option<String>,
+    /// Manifest files and directories.
+    #[arg(short = 'f', long = "filename", required = true, num_args = 1..)]
+    pub manifests: Vec<PathBuf>,
+    /// Org that the call would be made in.
+    #[arg(long)]
+    pub org: String,
+    /// Agent that would call.
+    #[arg(long, conflicts_with = "caller", required_unless_present = "caller")]
+    pub agent: Option<String>,
+    /// Username that would call.
+    #[arg(long)]
     pub caller: Option<String>,
     /// How to print.
     #[arg(short, long, value_enum, default_value_t)]

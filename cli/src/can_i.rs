@@ -3,7 +3,7 @@
 //! On a cluster it is a server-side dry run in the user's own name, decided by the same code as the call itself would be at
 //! admission; offline the same decision is made from manifests. Both can only tell of now: a call is decided again before it runs.
 
-use std::io::Write;
+use std::{io::Write, path::PathBuf};
 
 use anyhow::{Context, Result, bail};
 use kube::{Api, api::PostParams};
@@ -11,7 +11,7 @@ use polity_api::{
     ToolCall, ToolCallSpec, names,
     toolcall::{TaskRef, ToolRef},
 };
-use polity_policy::{Expect, Fixture, Verdict as Decided, run_fixtures};
+use polity_policy::{Expect, Fixture, Verdict as Decided, World, run_fixtures};
 use serde_json::{Value, json};
 
 use crate::{
@@ -66,14 +66,23 @@ pub async fn online(cluster: &Cluster, args: &CanIArgs, out: &mut dyn Write) -> 
     show(&answer, args.output, out)
 }
 
+/// Reads manifests that are whole and have the Org.
+pub fn organisation(files: &[PathBuf], org: &str) -> Result<World> {
+    let (world, misshapen) = manifests::read(files)?;
+    if let Some(first) = misshapen.first() {
+        bail!("{} ({}): {}; `kubectl polity policy check` lists all that is wrong", first.object, first.file, first.problem);
+    }
+    if !world.orgs.contains_key(org) {
+        let known: Vec<&str> = world.orgs.keys().map(String::as_str).collect();
+        bail!("there is no Org {org:?} among the manifests; there are {}", known.join(", "));
+    }
+    Ok(world)
+}
+
 /// Decides from manifests.
 pub fn offline(args: &CanIArgs, out: &mut dyn Write) -> Result<Verdict> {
     if args.agent.is_none() && args.caller.is_none() {
         bail!("say who would call: --agent NAME or --caller USERNAME");
-    }
-    let (world, misshapen) = manifests::read(&args.manifests)?;
-    if let Some(first) = misshapen.first() {
-        bail!("{} ({}): {}; `kubectl polity policy check` lists all that is wrong", first.object, first.file, first.problem);
     }
     let fixture = Fixture {
         name: "can-i".to_owned(),
@@ -87,10 +96,7 @@ pub fn offline(args: &CanIArgs, out: &mut dyn Write) -> Result<Verdict> {
         expect: Expect::default(),
         ..Fixture::default()
     };
-    if !world.orgs.contains_key(&fixture.org) {
-        let known: Vec<&str> = world.orgs.keys().map(String::as_str).collect();
-        bail!("there is no Org {:?} among the manifests; there are {}", fixture.org, known.join(", "));
-    }
+    let world = organisation(&args.manifests, &fixture.org)?;
     let result = run_fixtures(&world, &[fixture]).pop().context("no decision")?;
     let decision = match result.decision {
         Some(decision) => decision,

@@ -7,6 +7,7 @@ mod args;
 mod audit;
 mod can_i;
 mod cluster;
+mod explain;
 mod policy;
 mod table;
 mod yaml;
@@ -50,6 +51,7 @@ fn run(line: Line) -> anyhow::Result<Verdict> {
         Command::Call(command) => cluster::run(&line.cluster, |c| async move { cluster::call::run(&c, &command, out).await }),
         Command::CanI(command) if !command.manifests.is_empty() => can_i::offline(&command, out),
         Command::CanI(command) => cluster::run(&line.cluster, |c| async move { can_i::online(&c, &command, out).await }),
+        Command::Explain(command) => explain::run(&command, out),
         Command::Tree(command) => cluster::run(&line.cluster, |c| async move { cluster::tree::run(&c, &command, out).await }),
     }
 }

@@ -81,6 +81,40 @@ fn can_i_decides_from_files() {
 }
 
 #[test]
+fn explain_names_every_rule_and_no_value() {
+    let org = file("org.yaml");
+    let ask = |input: &str, more: &[&str]| run(&[&["explain", "refund", "-f", &org, "--org", "shop", "--input", input], more].concat());
+    let denied = ask(r#"{"amount":77123}"#, &["--agent", "clerk-bot"]);
+    denied.ends(1).has(&["Deny: PolicyDenied", "hint: Ask for at most 500.", "snapshot: ", "RULE", "WOULD PASS", "args.amount: int"]);
+    let row = |name: &str| denied.out.lines().find(|l| l.starts_with(name)).unwrap().split_whitespace().collect::<Vec<_>>().join(" ");
+    assert_eq!(row("shop/refunds/most"), "shop/refunds/most Enforce Deny Fails args.amount <= 500 args.amount: int args.amount <= 500");
+    assert!(row("shop/refunds/ask").starts_with("shop/refunds/ask Enforce RequireApproval Fails args.amount <= 50 "), "{denied:#?}");
+    assert!(!denied.out.contains("77123"), "{denied:#?}");
+
+    let asks = ask(r#"{"amount":177}"#, &["--agent", "clerk-bot", "-o", "json"]);
+    assert!(!asks.out.contains("177"), "{asks:#?}");
+    let asks = asks.ends(0).json();
+    assert_eq!((&asks["verdict"], &asks["rules"]), (&"RequireApproval".into(), &serde_json::json!(["shop/refunds/ask"])));
+    assert_eq!(asks["snapshot"].as_str().unwrap().len(), 64);
+    let tried = asks["tried"].as_array().unwrap();
+    assert_eq!(tried.len(), 2, "{asks:#}");
+    assert_eq!((&tried[0]["rule"], &tried[0]["result"], &tried[0]["part"]), (&"shop/refunds/most".into(), &"Holds".into(), &().into()));
+    assert_eq!(
+        tried[1],
+        serde_json::json!({
+            "rule": "shop/refunds/ask", "mode": "Enforce", "effect": "RequireApproval", "result": "Fails", "why": "args.amount <= 50",
+            "part": {"expression": "args.amount <= 50", "reads": [{"name": "args.amount", "type": "int"}]}, "wouldPass": "args.amount <= 50"
+        })
+    );
+
+    let early = ask(r#"{"amount":1}"#, &["--caller", "stranger"]);
+    early.ends(1).has(&["Deny: UnknownCaller", "no rule was tried"]);
+    ask("{}", &[]).ends(2).has(&["--agent"]);
+    ask("{}", &["--agent", "nobody"]).ends(1).has(&["no Agent nobody"]);
+    run(&["explain", "refund", "-f", &org, "--org", "shp", "--agent", "x"]).ends(1).has(&["no Org \"shp\"", "shop"]);
+}
+
+#[test]
 fn bench_times_every_test() {
     let (org, tests) = (file("org.yaml"), file("tests.yaml"));
     let json = run(&["policy", "bench", "-f", &org, "-t", &tests, "--seconds", "0.05", "-o", "json"]).ends(0).json();

@@ -110,7 +110,7 @@ impl Snapshot {
         let request = &Request { args: rewrites.args.as_ref().unwrap_or(request.args), ..*request };
         let valid = bounds(request).and_then(|()| tool.compiled.validate(request.args).map_err(|e| no(reasons::INVALID_ARGUMENTS, e)));
         if let Err(invalid) = valid {
-            decision.rewrites = rewrites.applied;
+            decision.rewrites = rewrite::listed(rewrites.applied);
             return Err(No { message: after(&decision.rewrites, invalid.message), ..invalid });
         }
         rules::apply(self, request, &granted, decision, &meter);
@@ -119,7 +119,7 @@ impl Snapshot {
         }
         decision.advisory.extend(rewrites.advisory);
         decision.advisory.sort_by(|a, b| a.rule.cmp(&b.rule));
-        (decision.rewritten, decision.rewrites) = (rewrites.args, rewrites.applied);
+        (decision.rewritten, decision.rewrites) = (rewrites.args, rewrite::listed(rewrites.applied));
         if decision.verdict == Verdict::Allow {
             decision.message = format!("granted by {}", by.join(", "));
             if !decision.rules.is_empty() {

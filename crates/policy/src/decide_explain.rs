@@ -103,6 +103,20 @@ fn the_part_is_the_one_that_decided() {
 }
 
 #[test]
+fn a_key_of_the_call_is_in_no_message() {
+    // compiled, and left to the evaluator `cel`
+    for expression in ["{'a': 1}[args.to] == 1", "{'a': 1, args.to + 'b': 2}[args.to] == 1"] {
+        let call = Call { args: json!({"amount": 40, "to": "confidential"}), ..Call::default() };
+        let e = explain(vec![policy("acme", "p", expression, json!({}))], &call);
+        assert_eq!(e.decision.reason, reasons::POLICY_ERROR, "{e:#?}");
+        assert!(
+            e.decision.message.contains("a key is absent") && !format!("{:?}{:?}", e.decision, e.tried).contains("confidential"),
+            "{e:#?}"
+        );
+    }
+}
+
+#[test]
 fn each_field_of_a_match_is_named() {
     for (field, entry) in [
         ("tools", "other"),
@@ -141,6 +155,20 @@ fn what_rewrites_says_where_and_the_others_see_the_outcome() {
     assert_eq!(of(&e, "acme/idle/r").result, TrialResult::Rewrites(Vec::new()));
     assert!(matches!(&of(&e, "acme/watch/r").result, TrialResult::Would(_)), "{e:#?}");
     assert_eq!(of(&e, "acme/p/r").result, TrialResult::Holds);
+}
+
+#[test]
+fn every_rule_that_rewrote_is_named_even_where_a_call_lists_fewer() {
+    let rules: Vec<Value> = (0..70)
+        .map(|i| json!({"name": format!("r{i}"), "expression": "false", "effect": "Rewrite", "rewrite": [{"path": "amount", "max": 100 - i}]}))
+        .collect();
+    // several Policies, as one has a limited number of rules
+    let policies = rules.chunks(10).enumerate();
+    let policies = policies.map(|(i, rules)| object("Policy", "acme", &format!("p{i}"), json!({"rules": rules}))).collect();
+    let e = explain(policies, &Call { args: json!({"amount": 500}), ..Call::default() });
+    assert_eq!((e.decision.verdict, e.decision.rewrites.len()), (Verdict::Allow, 64), "{e:#?}");
+    assert_eq!(e.tried.len(), 70);
+    assert!(e.tried.iter().all(|t| matches!(&t.result, TrialResult::Rewrites(places) if places.len() == 1)), "{e:#?}");
 }
 
 #[test]

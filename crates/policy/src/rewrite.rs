@@ -174,6 +174,12 @@ pub(crate) struct Outcomes {
     pub advisory: Vec<Advisory>,
 }
 
+/// What rules changed, as many of them as a call lists.
+pub(crate) fn listed(mut applied: Vec<Rewritten>) -> Vec<Rewritten> {
+    applied.truncate(MAX_RULES);
+    applied
+}
+
 /// Why no input came out: the call is denied.
 #[derive(Debug)]
 pub(crate) struct Broken {
@@ -212,16 +218,14 @@ pub(crate) fn run(snapshot: &Snapshot, request: &Request<'_>, g: &Granted<'_>, m
         let places = one(snapshot, &Request { args: &args, ..*request }, g, rule, meter)?;
         if let Some((new, places)) = places {
             args = new;
-            if out.applied.len() < MAX_RULES {
-                out.applied.push(Rewritten { rule: name(rule), paths: places });
-            }
+            out.applied.push(Rewritten { rule: name(rule), paths: places });
         }
     }
     if !out.applied.is_empty() {
         // each rule must be content with what all of them made together
         for rule in &enforced {
             if let Some((_, places)) = one(snapshot, &Request { args: &args, ..*request }, g, rule, meter)? {
-                let others: Vec<String> = out.applied.iter().map(|r| r.rule.clone()).filter(|r| *r != name(rule)).collect();
+                let others: Vec<String> = out.applied.iter().map(|r| r.rule.clone()).filter(|r| *r != name(rule)).take(MAX_RULES).collect();
                 return Err(Broken {
                     reason: reasons::REWRITE_CONFLICT,
                     message: format!(

@@ -11,7 +11,7 @@ use serde_json::{Value as Json, json};
 
 use super::{
     check::check,
-    code::{Machine, val::Val},
+    code::{Fail, Machine, val::Val},
     eval_tests::{TYPED, session},
     meter::{Limits, MAX_STEPS},
     program,
@@ -275,6 +275,14 @@ fn compiled_rules_are_what_cel_computes() {
     assert!(accepted * 2 > cases, "only {accepted} of {cases} expressions passed the checker");
 }
 
+fn outcome(value: &Result<Val<'_>, Fail<'_>>) -> (Option<bool>, Option<String>) {
+    match value {
+        Ok(Val::Bool(b)) => (Some(*b), None),
+        Ok(_) => (None, None),
+        Err(e) => (None, Some(e.to_string())),
+    }
+}
+
 /// Holds what is shown of one expression against the expression; false: the checker refuses it.
 fn compare_shown(text: &str, args: &Json) -> Result<bool, String> {
     let Ok(parsed) = program::parse(text) else { return Ok(false) };
@@ -283,32 +291,31 @@ fn compare_shown(text: &str, args: &Json) -> Result<bool, String> {
     }
     let program = program::finish(parsed)?;
     let code = program.code.as_ref().map_err(|why| format!("{text} is not compiled: {why:?}"))?;
-    let value_of = |shown: &str| -> Result<Option<bool>, String> {
+    let value_of = |shown: &str| -> Result<(Option<bool>, Option<String>), String> {
         let parsed = program::parse(shown).map_err(|e| format!("{text} is shown as {shown}, which is none: {e:?}"))?;
         let shown = program::finish(parsed)?;
         let code = shown.code.as_ref().map_err(|why| format!("{text} is shown as something else: {why:?}"))?;
         let session = session(args, Limits { steps: MAX_STEPS, time: std::time::Duration::from_secs(20) });
         let value = Machine::new(&session.slots, session.meter()).run(code);
-        Ok(if let Ok(Val::Bool(b)) = value { Some(b) } else { None })
+        Ok(outcome(&value))
     };
     let session = session(args, Limits { steps: MAX_STEPS, time: std::time::Duration::from_secs(20) });
-    let value = match Machine::new(&session.slots, session.meter()).run(code) {
-        Ok(Val::Bool(b)) => Some(b),
-        _ => None,
-    };
+    let (value, error) = outcome(&Machine::new(&session.slots, session.meter()).run(code));
     let whole = code.text();
-    if value_of(&whole)? != value {
+    if value_of(&whole)? != (value, error.clone()) {
         return Err(format!("{text}\nis shown as {whole}\nover {args}"));
     }
     if value == Some(true) {
         return Ok(true);
     }
     let part = code.part(&mut Machine::new(&session.slots, session.meter()));
-    if value_of(&part.expression)? != value {
-        return Err(format!("{text}\nover {args} is {value:?}\nnot so its part {}", part.expression));
+    let (part_value, part_error) = value_of(&part.expression)?;
+    // a part that is no bool has a value by itself
+    if part_value != value || (part_error.is_some() && part_error != error) {
+        return Err(format!("{text}\nover {args} is {value:?} {error:?}\nnot so its part {}", part.expression));
     }
     match &part.would_pass {
-        Some(wanted) if value.is_none() || value_of(wanted)? != Some(false) => Err(format!("{text}\nover {args}: {wanted} would pass")),
+        Some(wanted) if value.is_none() || value_of(wanted)?.0 != Some(false) => Err(format!("{text}\nover {args}: {wanted} would pass")),
         _ => Ok(true),
     }
 }

@@ -7,17 +7,18 @@ use std::{
 };
 
 use cel::{
-    Context, Env, ExecutionError, Value,
+    Context, Env, ExecutionError, IdedExpr, Value,
     common::{
+        ast::{Expr, LiteralValue},
         types::{CelInt, CelString, STRING_TYPE},
         value::{CowVal, Val as CelVal},
     },
 };
 
 use super::{
-    code::{Code, Machine, Part, Slots, val::Val},
+    code::{Code, Fail, Machine, Part, Slots, val::Val},
     meter::Meter,
-    program::{MATCH, Program, TICK},
+    program::{self, MATCH, Program, TICK},
 };
 
 const NOT_BOOL: &str = "the expression is not a bool for these arguments";
@@ -147,7 +148,7 @@ impl<'a> Session<'a> {
             Ok(Ok(Value::Bool(true))) => Outcome::Holds,
             Ok(Ok(Value::Bool(false))) => Outcome::Fails,
             Ok(Ok(_)) => Outcome::Error(NOT_BOOL.to_owned()),
-            Ok(Err(e)) => Outcome::Error(explain(&e)),
+            Ok(Err(e)) => Outcome::Error(explain(&e, program)),
         }
     }
 
@@ -207,8 +208,10 @@ pub fn alone<const N: usize>(program: &Program, variables: [(&str, Value); N], m
 }
 
 /// An evaluation error in words that hold no argument's value.
-fn explain(e: &ExecutionError) -> String {
+fn explain(e: &ExecutionError, program: &Program) -> String {
     match e {
+        // a key that is computed is a value of the call
+        ExecutionError::NoSuchKey(name) if !writes(&program.expr, name) => Fail::NoKey.to_string(),
         ExecutionError::NoSuchKey(name) => format!("`{name}` is absent; guard with has(…)"),
         ExecutionError::NoSuchOverload(e) => e.to_string(),
         ExecutionError::UndeclaredReference(name) => format!("`{name}` is not known here"),
@@ -222,6 +225,16 @@ fn explain(e: &ExecutionError) -> String {
         ExecutionError::UnsupportedBinaryOperator(op, ..) => format!("{op} does not go with these types"),
         _ => "it cannot be computed for these arguments".to_owned(),
     }
+}
+
+/// Whether an expression has a name itself, as a field or a text.
+fn writes(expr: &IdedExpr, name: &str) -> bool {
+    let here = match &expr.expr {
+        Expr::Select(select) => select.field == name,
+        Expr::Literal(LiteralValue::String(text)) => text.inner() == name,
+        _ => false,
+    };
+    here || program::children(expr).into_iter().any(|child| writes(child, name))
 }
 
 /// Whether a conversion of a constant has a value.

@@ -32,13 +32,16 @@ fn decisive<'a>(node: &'a Node, machine: &mut Machine<'a, '_>) -> &'a Node {
     match node {
         Node::And(a, b) => match machine.truth(a) {
             Ok(true) => decisive(b, machine),
-            // a part that is false makes up for one that has no value
-            Err(_) if matches!(machine.truth(b), Ok(false)) => decisive(b, machine),
-            Ok(false) | Err(_) => decisive(a, machine),
+            Ok(false) => decisive(a, machine),
+            // a part that is false makes up for one that has no value; of two without, the last one speaks
+            Err(_) => match machine.truth(b) {
+                Ok(true) => decisive(a, machine),
+                Ok(false) | Err(_) => decisive(b, machine),
+            },
         },
         Node::Or(a, b) => match (machine.truth(a), machine.truth(b)) {
-            (Err(_), _) => decisive(a, machine),
             (_, Err(_)) => decisive(b, machine),
+            (Err(_), _) => decisive(a, machine),
             _ => node,
         },
         Node::Not(a) if machine.truth(a).is_err() => decisive(a, machine),

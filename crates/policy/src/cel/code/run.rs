@@ -64,8 +64,12 @@ impl<'a, 'm> Machine<'a, 'm> {
                     let key = self.eval(key)?;
                     return Ok(Val::Opt(ops::index(&inner, &key).ok().map(Into::into)));
                 }
-                let key = self.eval(key)?;
-                ops::index(&of, &key)
+                let value = self.eval(key)?;
+                ops::index(&of, &value).map_err(|e| match e {
+                    // a key that is computed is a value of the call, which no message holds
+                    Fail::Absent(_) if !matches!(**key, Node::Const(_)) => Fail::NoKey,
+                    other => other,
+                })
             }
             Node::IndexOpt(of, key) => {
                 let of = self.eval(of)?;
