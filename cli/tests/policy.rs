@@ -61,6 +61,19 @@ fn check_names_the_place_and_what_was_meant() {
 }
 
 #[test]
+fn check_warns_of_rules_without_effect() {
+    let said = run(&["policy", "check", "-f", &file("org.yaml"), &file("warned.yaml")]);
+    said.ends(0).has(&[
+        "ok     Policy shop/idle",
+        "warning: rule positive: is true by the schemas of the Tools that the Policy selects (args.amount is at least 1, ",
+        "warning: rule ask: can never have an effect: rule most demands more",
+        "0 with errors",
+    ]);
+    let json = run(&["policy", "check", "-f", &file("org.yaml"), "-o", "json"]).ends(0).json();
+    assert!(json["checked"].as_array().unwrap().iter().all(|f| f["warnings"] == serde_json::json!([])), "{json:#}");
+}
+
+#[test]
 fn the_examples_hold() {
     let example = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples").join(name).to_str().unwrap().to_owned();
     run(&["policy", "check", "-f", &example("acme"), &example("hello")]).ends(0).has(&["0 with errors"]);

@@ -44,6 +44,13 @@ async fn policies() {
     let warnings = accepted(&create(early).await).join("\n");
     mentions(&warnings, &["no Tool", "\"boss\""]);
 
+    // Rules that are right and have no effect are stored, with a warning that says why.
+    let idle = create(policy(json!([rule("a", "1 < 2"), rule("b", "args.amount <= 9"), rule("c", "args.amount <= 5")]))).await;
+    let warnings = accepted(&idle);
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    mentions(&warnings[0], &["rule a: is true for every input"]);
+    mentions(&warnings[1], &["rule b: can never have an effect: rule c demands more"]);
+
     // A change of metadata only is not looked at, even of a broken one.
     let broken = policy(json!([rule("a", "1 +")]));
     let mut labelled = broken.clone();

@@ -49,6 +49,7 @@ fn policies(world: &World) -> impl Iterator<Item = Found> {
         // a Policy with errors is not stored: what it would deny is no news
         let not_typed = check.not_typed.iter().filter(|_| check.errors.is_empty());
         warnings.extend(not_typed.map(|(tool, problem)| format!("calls of Tool {tool} will be denied: {problem}")));
+        warnings.extend(check.warnings.iter().map(ToString::to_string));
         Found { object: format!("Policy {namespace}/{name}"), errors: check.errors.iter().map(ToString::to_string).collect(), warnings }
     })
 }

@@ -11,7 +11,7 @@ use crate::{
     ToolFacts,
     cel::program::Fault,
     compile::{CompiledPolicy, CompiledRule},
-    grant,
+    grant, honest,
     tool::CompiledTool,
 };
 
@@ -85,6 +85,8 @@ pub struct PolicyCheck {
     pub obligations: usize,
     /// Rules that have no compiled form, with what in them has none: they mean the same and take longer.
     pub interpreted: Vec<(String, &'static str)>,
+    /// Rules that are right and still have no effect, or always the same: admission warns of them.
+    pub warnings: Vec<Problem>,
 }
 
 /// What a controller writes into the Policy's condition.
@@ -125,7 +127,8 @@ impl PolicyCheck {
             (false, true, reasons::POLICY_NOT_TYPED, format!("denies calls of Tool {tool}: {problem}{more}"))
         } else {
             let obligations = if self.obligations > 0 { format!(" and {} obligations", self.obligations) } else { String::new() };
-            (true, false, "InForce", format!("{} rules{obligations} in force", self.rules))
+            let warnings = if self.warnings.is_empty() { String::new() } else { format!("; {}", list(&self.warnings)) };
+            (true, false, "InForce", format!("{} rules{obligations} in force{warnings}", self.rules))
         };
         Summary { ready, stalled, reason, message }
     }
@@ -155,9 +158,13 @@ pub fn check_policy<'a>(spec: &PolicySpec, tools: impl Iterator<Item = &'a ToolF
     out.interpreted = named.filter_map(|(c, r)| Some((r.name.clone(), c.program.code.as_ref().err()?.0))).collect();
     let typed = compiled.rules.iter().any(CompiledRule::names_args) || !compiled.obligations.is_empty();
     if !out.errors.is_empty() || !typed {
+        if out.errors.is_empty() {
+            out.warnings = honest::review(spec, &compiled, &[]);
+        }
         return out;
     }
     let mut known = 0;
+    let mut fitting: Vec<&ToolFacts> = Vec::new();
     // rules that name args, and whether some Tool has what each names
     let mut fits: BTreeMap<&str, bool> = spec
         .rules
@@ -180,6 +187,9 @@ pub fn check_policy<'a>(spec: &PolicySpec, tools: impl Iterator<Item = &'a ToolF
         for (rule, fit) in &mut fits {
             *fit |= !problems.iter().any(|p| p.rule == *rule);
         }
+        if problems.is_empty() {
+            fitting.push(tool);
+        }
         all.push((format!("{}/{}", tool.namespace, tool.name), problems));
     }
     // what is demanded of results waits for Tools without harm
@@ -192,6 +202,9 @@ pub fn check_policy<'a>(spec: &PolicySpec, tools: impl Iterator<Item = &'a ToolF
         }
     }
     out.not_typed = all.into_iter().filter_map(|(tool, problems)| Some((tool, problems.into_iter().next()?))).collect();
+    if out.errors.is_empty() {
+        out.warnings = honest::review(spec, &compiled, &fitting);
+    }
     out
 }
 

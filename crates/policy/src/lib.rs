@@ -13,6 +13,7 @@ mod explain;
 pub mod fixtures;
 mod glob;
 mod grant;
+mod honest;
 mod index;
 mod named;
 mod objects;

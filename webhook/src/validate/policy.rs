@@ -26,6 +26,9 @@ pub(super) fn check(spec: &PolicySpec, namespace: &str, world: &World) -> Outcom
     for (tool, problem) in &check.not_typed {
         warnings.push(&format!("calls of Tool {tool} will be denied ({}): {problem}", reasons::POLICY_NOT_TYPED));
     }
+    for warning in &check.warnings {
+        warnings.push(&warning.to_string());
+    }
     if check.missing_tools {
         warnings.push("no Tool that the Policy selects is known yet; what it selects is denied until there is one");
     }

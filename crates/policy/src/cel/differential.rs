@@ -19,7 +19,7 @@ use super::{
 };
 
 /// Expressions by type, each `e` an operand of that type.
-fn text(ty: &'static str, depth: u32) -> BoxedStrategy<String> {
+pub(super) fn text(ty: &'static str, depth: u32) -> BoxedStrategy<String> {
     let leaf = leaf(ty);
     if depth == 0 {
         return leaf;
@@ -154,7 +154,8 @@ fn leaf(ty: &'static str) -> BoxedStrategy<String> {
     prop::sample::select(of).prop_map(str::to_owned).boxed()
 }
 
-fn arguments() -> BoxedStrategy<Json> {
+/// Arguments of every kind.
+pub(super) fn arguments() -> BoxedStrategy<Json> {
     let int = prop_oneof![Just(0_i64), Just(1), Just(-1), Just(i64::MAX), Just(i64::MIN), -9_i64..9];
     let string = prop::sample::select(vec!["", "a", "aab", "b", "é€x", "12", "true", "30s", "2024-01-01T00:00:00+02:00"]);
     let scalar = prop_oneof![

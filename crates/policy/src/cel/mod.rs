@@ -1,6 +1,7 @@
 //! CEL as rules use it: types from schemas, checker, compiled form, bounded evaluation. The crate `cel` parses, and evaluates what the compiled form does not
 //! know; everything that decides what is accepted is here.
 
+pub mod bounds;
 pub mod check;
 pub mod code;
 #[cfg(test)]
@@ -10,6 +11,9 @@ mod differential;
 pub mod eval;
 #[cfg(test)]
 mod eval_tests;
+pub mod foresee;
+#[cfg(test)]
+mod foresee_tests;
 pub mod meter;
 pub mod program;
 pub mod schema;
