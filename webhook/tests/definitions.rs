@@ -51,6 +51,12 @@ async fn policies() {
     mentions(&warnings[0], &["rule a: is true for every input"]);
     mentions(&warnings[1], &["rule b: can never have an effect: rule c demands more"]);
 
+    // Rules that spend the budget of a decision whatever they are given are refused.
+    let list = vec!["0"; 100].join(",");
+    let nested = (0..3).fold("true".to_owned(), |body, d| format!("[{list}].exists_one(x{d}, {body})"));
+    let over = create(policy(json!([rule("a", &nested)]))).await;
+    mentions(refused(&over, 422, reasons::POLICY_INVALID), &["take at least", "steps", "1000000"]);
+
     // A change of metadata only is not looked at, even of a broken one.
     let broken = policy(json!([rule("a", "1 +")]));
     let mut labelled = broken.clone();

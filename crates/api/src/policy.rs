@@ -24,6 +24,7 @@ use crate::{role::RoleRef, schema};
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
     printcolumn(name = "Mode", type_ = "string", json_path = ".spec.mode"),
     printcolumn(name = "Rules", type_ = "integer", json_path = ".status.rules"),
+    printcolumn(name = "Cost", type_ = "integer", json_path = ".status.cost"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].reason"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     selectable = ".spec.mode"
@@ -278,6 +279,10 @@ pub struct PolicyStatus {
     /// Number of rules in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rules: Option<i32>,
+    /// Estimate of the steps that its rules take at most in one decision, of the 1,000,000 that a decision has; a list of which no schema says how long it
+    /// may be counts as 100 elements. Absent: a rule does not compile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost: Option<i64>,
     /// Digest of the spec in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]

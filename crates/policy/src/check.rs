@@ -87,6 +87,8 @@ pub struct PolicyCheck {
     pub interpreted: Vec<(String, &'static str)>,
     /// Rules that are right and still have no effect, or always the same: admission warns of them.
     pub warnings: Vec<Problem>,
+    /// Estimate of the steps that the rules take at most in one decision; None: they are not right.
+    pub cost: Option<u64>,
 }
 
 /// What a controller writes into the Policy's condition.
@@ -156,10 +158,12 @@ pub fn check_policy<'a>(spec: &PolicySpec, tools: impl Iterator<Item = &'a ToolF
     };
     let named = compiled.rules.iter().zip(&spec.rules);
     out.interpreted = named.filter_map(|(c, r)| Some((r.name.clone(), c.program.code.as_ref().err()?.0))).collect();
+    out.errors.extend(honest::over_budget(&compiled));
     let typed = compiled.rules.iter().any(CompiledRule::names_args) || !compiled.obligations.is_empty();
     if !out.errors.is_empty() || !typed {
         if out.errors.is_empty() {
             out.warnings = honest::review(spec, &compiled, &[]);
+            out.cost = Some(honest::cost(&compiled, &[]));
         }
         return out;
     }
@@ -204,6 +208,7 @@ pub fn check_policy<'a>(spec: &PolicySpec, tools: impl Iterator<Item = &'a ToolF
     out.not_typed = all.into_iter().filter_map(|(tool, problems)| Some((tool, problems.into_iter().next()?))).collect();
     if out.errors.is_empty() {
         out.warnings = honest::review(spec, &compiled, &fitting);
+        out.cost = Some(honest::cost(&compiled, &fitting));
     }
     out
 }

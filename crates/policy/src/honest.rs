@@ -1,5 +1,5 @@
 //! What is said of rules that are right and still can have no effect, or one that is always the same: true or false for every input, decided by the bounds
-//! of the Tools' schemas, or hidden by another rule of the Policy. It refuses nothing, and stays silent wherever it is not certain.
+//! of the Tools' schemas, or hidden by another rule of the Policy; and what rules cost. It stays silent wherever it is not certain.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,9 @@ use crate::{
     Problem, ToolFacts,
     cel::{
         bounds::{self, Op},
+        cost,
         foresee::{Closed, Comparison, May, comparison, foresee},
+        meter::MAX_STEPS,
     },
     compile::{CompiledPolicy, CompiledRule},
 };
@@ -30,6 +32,25 @@ pub(crate) fn review(spec: &PolicySpec, compiled: &CompiledPolicy, tools: &[&Too
     }
     out.extend(hidden(spec, compiled, &closed, &settled));
     out
+}
+
+/// Steps that the rules take at most in one decision, as far as that can be said: the budget is kept in any case.
+pub(crate) fn cost(compiled: &CompiledPolicy, tools: &[&ToolFacts]) -> u64 {
+    let most = |rule: &CompiledRule| {
+        let schemas = tools.iter().map(|tool| cost::most(&rule.program, tool.spec.input_schema.as_ref()));
+        schemas.max().unwrap_or_else(|| cost::most(&rule.program, None))
+    };
+    compiled.rules.iter().map(most).fold(0, u64::saturating_add)
+}
+
+/// What is wrong with rules that take more than the budget whatever they are given.
+pub(crate) fn over_budget(compiled: &CompiledPolicy) -> Option<Problem> {
+    let least = compiled.rules.iter().map(|rule| cost::least(&rule.program)).fold(0, u64::saturating_add);
+    (least > MAX_STEPS).then(|| {
+        Problem::whole(&format!(
+            "its rules take at least {least} steps, and a decision has {MAX_STEPS}: every call that it selects would be denied"
+        ))
+    })
 }
 
 /// What is to be said of an outcome that is known; `when` says for which inputs.

@@ -109,3 +109,36 @@ fn they_are_in_the_condition_and_refuse_nothing() {
     let summary = check_policy(&spec, std::iter::empty()).summary();
     assert!(summary.ready && summary.message.starts_with("1 rules in force; rule a: is true for every input"), "{}", summary.message);
 }
+
+#[test]
+fn costs_follow_the_schemas_and_the_budget() {
+    let listing = |name: &str, most: Value| {
+        let mut list = json!({"type": "array", "items": {"type": "integer"}});
+        if !most.is_null() {
+            list["maxItems"] = most;
+        }
+        let object = json!({"metadata": {"name": name, "namespace": "a"}, "apiVersion": "polity.dev/v1alpha1", "kind": "Tool",
+            "spec": {"runtime": {}, "inputSchema": {"type": "object", "properties": {"list": list}}}});
+        tool::facts(&Org::default(), &serde_json::from_value(object).unwrap())
+    };
+    let check = |expression: &str, tools: &[ToolFacts]| {
+        let rules = json!([{"name": "r", "expression": expression, "effect": "Deny"}]);
+        check_policy(&serde_json::from_value(json!({"rules": rules})).unwrap(), tools.iter())
+    };
+    let all = "args.list.all(x, x > 0)";
+    let cost = |tools: &[ToolFacts]| check(all, tools).cost.unwrap();
+    let (small, large) = (cost(&[listing("s", json!(2))]), cost(&[listing("s", json!(2)), listing("l", json!(1000))]));
+    assert!(small < large && cost(&[listing("u", json!(null))]) == cost(&[]) && small < cost(&[]) && cost(&[]) < large);
+    // three loops in each other over a list of so many zeros
+    let nested = |items: usize| {
+        let list = vec!["0"; items].join(",");
+        (0..3).fold("true".to_owned(), |body, d| format!("[{list}].exists_one(x{d}, {body})"))
+    };
+    let fits = check(&nested(10), &[]);
+    assert!(fits.refuse().is_none() && fits.cost.is_some_and(|c| c < 1_000_000), "{fits:?}");
+    let over = check(&nested(100), &[]);
+    assert!(over.refuse().is_some_and(|e| e.contains("and a decision has 1000000")), "{over:?}");
+    assert_eq!(over.cost, None);
+    // it may never be looked at
+    assert!(check(&format!("agent.name == 'x' || {}", nested(100)), &[]).refuse().is_none());
+}

@@ -40,6 +40,7 @@ fn status(policy: &Policy, check: Option<&PolicyCheck>, now: Timestamp) -> Polic
     status.observed_generation = generation;
     status.rules = i32::try_from(policy.spec.rules.len()).ok();
     status.digest = Some(polity_policy::digest(&policy.spec));
+    status.cost = check.and_then(|check| check.cost).map(|steps| i64::try_from(steps).unwrap_or(i64::MAX));
     let mut writer = Writer { conditions: &mut status.conditions, generation, now };
     match check {
         None => writer.summary(false, false, reasons::ORG_NOT_READY, "This namespace belongs to no Org yet."),
@@ -71,11 +72,14 @@ mod tests {
             one.conditions
         );
         assert_eq!((one.rules, one.observed_generation), (Some(1), 4));
+        // the parts of the expression: args, .amount, 500, <=
+        assert_eq!(one.cost, Some(4));
         policy.status = Some(one.clone());
         assert_eq!(status(&policy, Some(&check), Timestamp::MAX), one);
         policy.spec.rules[0].expression = "args.amount <= ".to_owned();
         let broken = status(&policy, Some(&check_policy(&policy.spec, std::iter::empty())), Timestamp::UNIX_EPOCH);
         assert!(conditions::is_true(&broken.conditions, conditions::STALLED), "{:?}", broken.conditions);
+        assert_eq!(broken.cost, None);
         assert_eq!(
             status(&policy, None, Timestamp::UNIX_EPOCH)
                 .conditions

@@ -123,7 +123,7 @@ fn closed<'e>(expr: &'e IdedExpr, declared: &mut Vec<&'e str>) -> bool {
 }
 
 /// The path of `args.a.b`; None: it is something else.
-fn path(expr: &IdedExpr) -> Option<Path<'_>> {
+pub fn path(expr: &IdedExpr) -> Option<Path<'_>> {
     match &expr.expr {
         Expr::Ident(name) if name == "args" => Some(Vec::new()),
         Expr::Select(select) if !select.test => {

@@ -6,6 +6,7 @@ pub mod check;
 pub mod code;
 #[cfg(test)]
 mod conformance;
+pub mod cost;
 #[cfg(test)]
 mod differential;
 pub mod eval;
