@@ -22,6 +22,9 @@ pub struct Settings {
     /// Address and port.
     #[arg(long, default_value = "0.0.0.0:8080")]
     pub listen: SocketAddr,
+    /// How long each receipt takes, in milliseconds: a slow service.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(..8000))]
+    pub delay_ms: u64,
 }
 
 /// Serves until asked to end.
@@ -31,6 +34,7 @@ pub struct Settings {
 pub async fn run(settings: &Settings) -> Result<()> {
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     let listener = TcpListener::bind(settings.listen).await.with_context(|| format!("listening on {}", settings.listen))?;
+    let delay = Duration::from_millis(settings.delay_ms);
     println!("SCRIPTED MAILER (sends nothing) on {}", listener.local_addr()?);
     loop {
         let accepted = tokio::select! {
@@ -39,7 +43,7 @@ pub async fn run(settings: &Settings) -> Result<()> {
         };
         if let Ok((stream, _)) = accepted {
             tokio::spawn(async move {
-                match tokio::time::timeout(LIMIT, one(stream)).await {
+                match tokio::time::timeout(LIMIT, one(stream, delay)).await {
                     Ok(Ok(line)) => println!("{line}"),
                     Ok(Err(error)) => println!("refused: {error:#}"),
                     Err(_) => println!("refused: too slow"),
@@ -50,10 +54,13 @@ pub async fn run(settings: &Settings) -> Result<()> {
 }
 
 /// One request on one connection; the line that the log gets.
-async fn one(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> Result<String> {
+async fn one(mut stream: impl AsyncRead + AsyncWrite + Unpin, delay: Duration) -> Result<String> {
     let (status, answer, line) = match read(&mut stream).await {
         Ok(input) => {
             let recipients = input.get("recipients").and_then(Value::as_array).map_or(0, Vec::len);
+            // Said before the answer: from here on the mail counts as sent, whether or not anybody hears of it.
+            println!("received {}", input.get("subject").and_then(Value::as_str).unwrap_or_default());
+            tokio::time::sleep(delay).await;
             ("200 OK", json!({"accepted": recipients, "scripted": true}), format!("accepted {recipients} recipients"))
         }
         Err(error) => ("400 Bad Request", json!({"error": format!("{error:#}")}), format!("refused: {error:#}")),
@@ -95,7 +102,7 @@ mod tests {
 
     async fn ask(request: &str) -> String {
         let (mut client, server) = tokio::io::duplex(1 << 20);
-        let served = tokio::spawn(one(server));
+        let served = tokio::spawn(one(server, Duration::ZERO));
         client.write_all(request.as_bytes()).await.unwrap();
         client.shutdown().await.unwrap();
         let mut answer = String::new();

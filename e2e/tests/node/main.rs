@@ -39,10 +39,12 @@ fn main() -> ExitCode {
         .test("container_run_of_another_is_closed", |n| Box::pin(containers::run_of_another_is_closed(n)))
         .test("container_cancel_is_no_undoing", |n| Box::pin(containers::cancel_of_a_running_tool_is_no_undoing(n)))
         .test("http_cluster_addresses_are_refused", |n| Box::pin(http::cluster_addresses_are_refused(n)))
+        .test("http_runs_once_allowed", |n| Box::pin(http::runs_once_allowed(n)))
         .test("scale_workers_follow", |n| Box::pin(scale::workers_follow(n)))
         .test("scale_suspended_org_has_no_workers", |n| Box::pin(scale::suspended_org_has_no_workers(n)))
         .alone("fault_core_is_killed_three_times", |n| Box::pin(faults::core_is_killed(n)))
         .alone("fault_edge_goes_under_load", |n| Box::pin(faults::edge_goes(n)))
+        .alone("fault_edges_die_in_an_http_call", |n| Box::pin(http::edges_die_in_the_middle(n)))
         .alone("helm_uninstall_keeps_organisations", |n| Box::pin(helm::life(n)))
         .run(|node| {
             let count = polity_e2e::ledger::check(&node.data()?)?;
