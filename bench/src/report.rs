@@ -119,7 +119,8 @@ fn machine() -> String {
         let found = text.lines().find_map(|line| line.strip_prefix(key)?.split_once(':').map(|(_, value)| value.trim().to_owned()));
         found.unwrap_or_else(|| "unknown".to_owned())
     };
-    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    // Of the machine, not of this process: a bench may have bound itself to one.
+    let cores = fs::read_to_string("/proc/cpuinfo").unwrap_or_default().lines().filter(|line| line.starts_with("processor")).count();
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     format!("{}, {cores} cores, {} memory, Linux {}", line("/proc/cpuinfo", "model name"), line("/proc/meminfo", "MemTotal"), kernel.trim())
 }
