@@ -152,10 +152,8 @@ async fn a_sender_who_is_ahead_is_waited_for() {
         Cache::fixed(world).snapshots().get("root").unwrap().digest().to_owned()
     };
     assert!(!cache.snapshots().accepts("uid-root", &ahead));
-    let later = async {
-        sleep(Duration::from_millis(50)).await;
-        api.put(&format!("{V1}/namespaces/root/policies"), policy("false"));
-    };
+    // Polled second, so the wait has begun.
+    let later = async { api.put(&format!("{V1}/namespaces/root/policies"), policy("false")) };
     let (found, ()) = tokio::join!(cache.snapshots().find_within("uid-root", &ahead, Duration::from_secs(1)), later);
     assert_eq!(found.unwrap().digest(), ahead);
     assert!(cache.snapshots().find_within("uid-root", "made-up", Duration::from_millis(100)).await.is_none());
@@ -198,7 +196,8 @@ async fn a_task_or_tool_made_a_moment_ago_is_fetched_once() {
     let (tasks, tools) = (format!("{V1}/namespaces/root/tasks"), format!("{V1}/namespaces/root/tools"));
     api.fault(&format!("{V1}/tasks"), hang);
     api.fault(&format!("{V1}/tools"), hang);
-    sleep(Duration::from_secs(21)).await;
+    let watches = |kind: &str| api.requests(&format!("GET {V1}/{kind}?&watch")).len();
+    eventually("both watch anew", || (watches("tasks") > 1 && watches("tools") > 1).then_some(())).await;
     api.put(&tasks, object("Task", "t", json!({"jobSpace": "web"})));
     let tool = json!({"runtime": {"http": {"url": "https://x.example"}}});
     api.put(&tools, object("Tool", "u", tool));

@@ -36,20 +36,19 @@ async fn edge(polity: &mut Polity) -> Result<()> {
     let robot = help::robot(polity, &org).await?;
     help::takes(&help::bot(polity, &org).await?, &help::small()).await?;
     let over = AtomicBool::new(false);
-    let refused = AtomicUsize::new(0);
+    let (taken, refused) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let shim = Shim::new(polity, fixtures::SOON);
     let cluster = polity.cluster.clone();
-    let callers = try_join_all((0..3).map(|_| allowed(&cluster, &org, &over, &refused)));
+    let callers = try_join_all((0..3).map(|_| allowed(&cluster, &org, &over, &taken, &refused)));
     let forbidden = forbidden(&cluster, &org, &over);
     let gateway = through_gateway(&robot, &org, &over);
     let restarts = async {
         for _ in 0..4 {
             polity.edge.kill()?;
-            // Long enough that some calls find nobody.
-            tokio::time::sleep(Duration::from_millis(400)).await;
+            grows(&refused, "a call finds nobody").await?;
             polity.edge.start()?;
             polity.edge.ready().await?;
-            tokio::time::sleep(Duration::from_millis(600)).await;
+            grows(&taken, "a call is taken again").await?;
         }
         over.store(true, Ordering::Relaxed);
         anyhow::Ok(())
@@ -80,7 +79,13 @@ async fn edge(polity: &mut Polity) -> Result<()> {
 }
 
 /// Makes calls until told to stop; one that is refused is asked again and must be taken soon.
-async fn allowed(cluster: &Cluster, org: &str, over: &AtomicBool, refused: &AtomicUsize) -> Result<Vec<(String, String)>> {
+async fn allowed(
+    cluster: &Cluster,
+    org: &str,
+    over: &AtomicBool,
+    taken: &AtomicUsize,
+    refused: &AtomicUsize,
+) -> Result<Vec<(String, String)>> {
     let bot: Api<ToolCall> = Api::namespaced(cluster.user(&format!("bot@{org}"), &[]).await?, org);
     let mut made = Vec::new();
     while !over.load(Ordering::Relaxed) {
@@ -90,9 +95,17 @@ async fn allowed(cluster: &Cluster, org: &str, over: &AtomicBool, refused: &Atom
         })
         .await?;
         made.push((call.name_any(), call.uid().context("uid")?));
+        taken.fetch_add(1, Ordering::Relaxed);
+        // The pace of a caller, so that all of them fit into the Org's quota.
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     Ok(made)
+}
+
+/// Waits until a count has grown.
+async fn grows(count: &AtomicUsize, what: &str) -> Result<()> {
+    let before = count.load(Ordering::Relaxed);
+    until(fixtures::SOON, what, || async { if count.load(Ordering::Relaxed) > before { Ok(()) } else { Err("not yet".to_owned()) } }).await
 }
 
 /// Asks for what is forbidden until told to stop; nothing of it may be taken.

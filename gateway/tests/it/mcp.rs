@@ -194,7 +194,8 @@ async fn waiting_for_people_is_told_at_once_and_the_same_key_gets_the_outcome() 
     };
     set("Running");
     let (result, ()) = tokio::join!(call(&other, NOW, asked.clone()), async {
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        let come = || Some(edge.api.writes().len()).filter(|n| *n == 3).ok_or_else(|| "the call has not come yet".to_owned());
+        until("the call is under way", come).await;
         set("Succeeded");
     });
     assert_eq!((&result["isError"], &result["structuredContent"]), (&json!(false), &json!({"paid": 400})), "{result}");

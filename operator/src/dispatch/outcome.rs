@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
 use polity_api::{names, reasons};
 use polity_ledger::{Amounts, OrgId, Outcome, Settle};
 use polity_runtime::{
@@ -178,14 +178,19 @@ pub fn hopeless(pod: &Pod) -> bool {
     if matches!(status.phase.as_deref(), Some("Failed" | "Succeeded")) {
         return true;
     }
+    waits_with(
+        status,
+        &["ErrImageNeverPull", "InvalidImageName", "CreateContainerConfigError", "CreateContainerError", "RunContainerError"],
+    )
+}
+
+/// Whether one of the Pod's containers waits for one of these reasons of the kubelet.
+fn waits_with(status: &PodStatus, reasons: &[&str]) -> bool {
     let inits = status.init_container_statuses.as_deref().unwrap_or_default();
     let tools = status.container_statuses.as_deref().unwrap_or_default();
-    inits.iter().chain(tools).any(|s| {
-        let reason = s.state.as_ref().and_then(|s| s.waiting.as_ref()).and_then(|w| w.reason.as_deref());
-        matches!(
-            reason,
-            Some("ErrImageNeverPull" | "InvalidImageName" | "CreateContainerConfigError" | "CreateContainerError" | "RunContainerError")
-        )
+    inits.iter().chain(tools).any(|container| {
+        let waiting = container.state.as_ref().and_then(|s| s.waiting.as_ref());
+        waiting.and_then(|w| w.reason.as_deref()).is_some_and(|reason| reasons.contains(&reason))
     })
 }
 
@@ -198,15 +203,7 @@ pub fn no_image(pod: &Pod, now: Timestamp) -> bool {
     if bound.is_none_or(|at| now.duration_since(at.0) < PULL_PATIENCE) {
         return false;
     }
-    let inits = status.init_container_statuses.as_deref().unwrap_or_default();
-    let tools = status.container_statuses.as_deref().unwrap_or_default();
-    inits.iter().chain(tools).any(|s| {
-        let reason = s.state.as_ref().and_then(|s| s.waiting.as_ref()).and_then(|w| w.reason.as_deref());
-        matches!(
-            reason,
-            Some("ErrImagePull" | "ImagePullBackOff" | "ImageInspectError" | "RegistryUnavailable" | "SignatureValidationFailed")
-        )
-    })
+    waits_with(status, &["ErrImagePull", "ImagePullBackOff", "ImageInspectError", "RegistryUnavailable", "SignatureValidationFailed"])
 }
 
 fn facts(result: &ShimOutput) -> BTreeMap<String, Value> {
