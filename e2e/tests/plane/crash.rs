@@ -284,7 +284,8 @@ async fn orgs(polity: &mut Polity) -> Result<()> {
     let writes = audit::of_polity(audit::writes(&polity.cluster, from)?);
     for name in &names {
         let made = writes.iter().filter(|w| w.resource == "namespaces" && w.verb == "create" && w.code == 201 && w.name == *name).count();
-        ensure!(made == usize::from(name != guest), "namespace {name} was made {made} times");
+        // At most: who dies while the API server makes it hears no 201, and the log has none; that it is there was seen above.
+        ensure!(made <= usize::from(name != guest), "namespace {name} was made {made} times");
     }
     ledger::check(&polity.dir.join("data")).map(drop)
 }
