@@ -1,7 +1,11 @@
 //! Runs the tests of one level against one installation: started before the first, stopped after the last. Ordinary tests share it and run
 //! side by side; a disruptive one (it kills or restarts parts) has it alone.
 
-use std::{process::ExitCode, sync::Arc};
+use std::{
+    process::ExitCode,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use anyhow::Result;
 use futures::future::LocalBoxFuture;
@@ -13,31 +17,48 @@ pub type Shared<T> = Arc<RwLock<T>>;
 type Body<T> = for<'a> fn(&'a T) -> LocalBoxFuture<'a, Result<()>>;
 type Disruptive<T> = for<'a> fn(&'a mut T) -> LocalBoxFuture<'a, Result<()>>;
 
+/// How long each test ran, without its wait for the installation.
+type Times = Arc<Mutex<Vec<(Duration, String)>>>;
+
+/// How many of the slowest tests are named at the end.
+const SLOWEST: usize = 12;
+
 /// Collects tests and runs them.
 pub struct Suite<T> {
     shared: Shared<T>,
     trials: Vec<Trial>,
+    times: Times,
 }
 
 impl<T: Send + Sync + 'static> Suite<T> {
     /// A suite for what the tests share.
     pub fn new(shared: T) -> Self {
-        Self { shared: Arc::new(RwLock::new(shared)), trials: Vec::new() }
+        Self { shared: Arc::new(RwLock::new(shared)), trials: Vec::new(), times: Times::default() }
     }
 
     /// Adds a test that shares the installation with others.
     #[must_use]
     pub fn test(mut self, name: &str, body: Body<T>) -> Self {
-        let shared = self.shared.clone();
-        self.trials.push(Trial::test(name, move || block_on(async move { body(&*shared.read().await).await })));
+        let (shared, times, named) = (self.shared.clone(), self.times.clone(), name.to_owned());
+        self.trials.push(Trial::test(name, move || {
+            block_on(async move {
+                let shared = shared.read().await;
+                timed(&times, named, body(&shared)).await
+            })
+        }));
         self
     }
 
     /// Adds a test that has the installation alone.
     #[must_use]
     pub fn alone(mut self, name: &str, body: Disruptive<T>) -> Self {
-        let shared = self.shared.clone();
-        self.trials.push(Trial::test(name, move || block_on(async move { body(&mut *shared.write().await).await })));
+        let (shared, times, named) = (self.shared.clone(), self.times.clone(), name.to_owned());
+        self.trials.push(Trial::test(name, move || {
+            block_on(async move {
+                let mut shared = shared.write().await;
+                timed(&times, named, body(&mut shared)).await
+            })
+        }));
         self
     }
 
@@ -46,6 +67,10 @@ impl<T: Send + Sync + 'static> Suite<T> {
         let mut arguments = Arguments::from_args();
         arguments.test_threads.get_or_insert(4);
         let conclusion = libtest_mimic::run(&arguments, self.trials);
+        let mut times = std::mem::take(&mut *self.times.lock().unwrap_or_else(PoisonError::into_inner));
+        times.sort_unstable_by(|a, b| b.cmp(a));
+        let slowest: Vec<String> = times.iter().take(SLOWEST).map(|(took, name)| format!("{name} {} s", took.as_secs())).collect();
+        println!("slowest: {}", slowest.join(", "));
         let last = after(&mut self.shared.blocking_write());
         if let Err(error) = &last {
             eprintln!("after the tests: {error:#}");
@@ -53,6 +78,13 @@ impl<T: Send + Sync + 'static> Suite<T> {
         drop(self.shared);
         if conclusion.has_failed() || last.is_err() { ExitCode::from(101) } else { ExitCode::SUCCESS }
     }
+}
+
+async fn timed(times: &Times, name: String, body: impl Future<Output = Result<()>>) -> Result<()> {
+    let from = Instant::now();
+    let result = body.await;
+    times.lock().unwrap_or_else(PoisonError::into_inner).push((from.elapsed(), name));
+    result
 }
 
 fn block_on(body: impl Future<Output = Result<()>>) -> Result<(), Failed> {
