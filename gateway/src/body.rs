@@ -114,7 +114,19 @@ pub fn wait_of_query(query: Option<&str>) -> Result<Duration, Problem> {
 /// Reads a JSON body of at most `most` bytes.
 pub async fn read<T: for<'de> Deserialize<'de>>(headers: &HeaderMap, body: Body, most: usize) -> Result<T, Problem> {
     let bytes = bounded(headers, body, most).await?;
-    serde_json::from_slice(&bytes).map_err(|e| Problem::invalid(format!("the body cannot be read: {e}")))
+    let mut json = serde_json::Deserializer::from_slice(&bytes);
+    let read = serde_path_to_error::deserialize(&mut json).map_err(|e| unreadable("the body", &e))?;
+    json.end().map_err(|e| Problem::invalid(format!("the body cannot be read: {e}")))?;
+    Ok(read)
+}
+
+/// What is wrong, and in which field.
+pub fn unreadable(what: &str, error: &serde_path_to_error::Error<serde_json::Error>) -> Problem {
+    let inner = error.inner();
+    match error.path().to_string().as_str() {
+        "." => Problem::invalid(format!("{what} cannot be read: {inner}")),
+        path => Problem::invalid(format!("{what} cannot be read: {path}: {inner}")),
+    }
 }
 
 /// A body that says to be JSON, within the bounds of size, time and depth; not parsed.

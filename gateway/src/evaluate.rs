@@ -16,7 +16,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     answer,
-    body::{self, CallBody},
+    body::{self, CallBody, unreadable},
     calls::org_of,
     decide::{Ask, busy},
     id,
@@ -135,7 +135,7 @@ fn spec(item: Value) -> Result<ToolCallSpec, Problem> {
     if let Some(field) = item.as_object().and_then(|fields| fields.keys().find(|f| !ITEM_FIELDS.contains(&f.as_str()))) {
         return Err(Problem::invalid(format!("unknown field {field:?}; known are {}", ITEM_FIELDS.join(", "))));
     }
-    let body: CallBody = serde_json::from_value(item).map_err(|e| Problem::invalid(format!("the question cannot be read: {e}")))?;
+    let body: CallBody = serde_path_to_error::deserialize(item).map_err(|e| unreadable("the question", &e))?;
     body.into_spec()
 }
 
@@ -161,6 +161,7 @@ mod tests {
         assert!(refused(json!({"tool": "t", "imput": {}})).contains("imput"));
         assert!(refused(json!({})).contains("tool"));
         assert!(refused(json!(1)).contains("cannot be read"));
+        assert!(refused(json!({"tool": "t", "input": []})).contains("cannot be read: input: invalid type"));
         assert_eq!(spec(json!({"tool": "t", "input": {"a": 1}})).unwrap().tool.name, "t");
     }
 }

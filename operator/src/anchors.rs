@@ -76,7 +76,7 @@ impl Anchors {
             subject: None,
             actor: None,
             target: None,
-            reason: "LedgerRestored".to_owned(),
+            reason: polity_api::reasons::LEDGER_RESTORED.to_owned(),
             facts: [
                 ("name".to_owned(), json!(self.restore)),
                 ("anchoredSeq".to_owned(), json!(anchor.seq)),

@@ -49,7 +49,7 @@ impl Closing {
             subject: None,
             actor: None,
             target: Some(Target { kind: "Org".to_owned(), name: org.name.clone(), ..Target::default() }),
-            reason: "OrgClosed".to_owned(),
+            reason: polity_api::reasons::ORG_CLOSED.to_owned(),
             facts: std::collections::BTreeMap::new(),
         })
         .await?;

@@ -31,6 +31,7 @@ pub fn set(list: &mut Vec<Condition>, type_: &str, status: bool, reason: &str, m
 
 /// As [`set`], with the status `True`, `False` or `Unknown` in words.
 pub fn set_status(list: &mut Vec<Condition>, type_: &str, status: &str, reason: &str, message: &str, generation: i64, now: Timestamp) {
+    debug_assert!(crate::reasons::is_listed(reason), "{reason} of {type_} is on no page");
     let fresh = Condition {
         type_: type_.to_owned(),
         status: status.to_owned(),
@@ -83,14 +84,15 @@ pub fn is_true(list: &[Condition], type_: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::reasons;
 
     #[test]
     fn times_move_when_the_status_flips_and_away_from_the_birth_state() {
         let at = |second| Timestamp::from_second(second).unwrap();
         let mut list = Vec::new();
-        set_status(&mut list, SUCCEEDED, "Unknown", "NotSeen", "", 0, Timestamp::UNIX_EPOCH);
+        set_status(&mut list, SUCCEEDED, "Unknown", reasons::NOT_SEEN, "", 0, Timestamp::UNIX_EPOCH);
         for (status, now, since) in [("Unknown", 10, 10), ("Unknown", 20, 10), ("True", 30, 30), ("True", 40, 30)] {
-            set_status(&mut list, SUCCEEDED, status, "Reason", "", 1, at(now));
+            set_status(&mut list, SUCCEEDED, status, reasons::RUNNING, "", 1, at(now));
             assert_eq!(list[0].last_transition_time.0, at(since), "{status} at {now}");
         }
     }

@@ -28,7 +28,7 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
 fn birth_state(crd: &mut CustomResourceDefinition, run: bool) {
     let unseen = |type_: &str, status: &str| {
         serde_json::json!({
-            "type": type_, "status": status, "reason": "NotSeen", "message": "Polity has not seen this object yet.",
+            "type": type_, "status": status, "reason": crate::reasons::NOT_SEEN, "message": "Polity has not seen this object yet.",
             "lastTransitionTime": "1970-01-01T00:00:00Z",
         })
     };

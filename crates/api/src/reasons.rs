@@ -2,14 +2,22 @@
 
 /// Declares reason codes as constants and as a list with their meaning, from which the docs page is made.
 macro_rules! reasons {
-    ($($(#[doc = $doc:literal])+ $name:ident = $code:literal;)+) => {
+    ($(#[doc = $about:literal])+ $list:ident; $($(#[doc = $doc:literal])+ $name:ident = $code:literal;)+) => {
         $($(#[doc = $doc])+ pub const $name: &str = $code;)+
-        /// Every reason code with its meaning, in the order of this file.
-        pub const ALL: &[(&str, &str)] = &[$(($code, concat!($($doc),+))),+];
+        $(#[doc = $about])+
+        pub const $list: &[(&str, &str)] = &[$(($code, concat!($($doc),+))),+];
     };
 }
 
+/// Whether the docs list this word.
+#[must_use]
+pub fn is_listed(reason: &str) -> bool {
+    ALL.iter().chain(STATES).any(|(code, _)| *code == reason)
+}
+
 reasons! {
+    /// Every code of a denial or of a condition that is not met, with its meaning, in the order of this file.
+    ALL;
     /// The caller is not an Agent of the Org.
     UNKNOWN_CALLER = "UnknownCaller";
     /// No Role of the caller grants this verb on this target.
@@ -104,6 +112,10 @@ reasons! {
     SECRET_NOT_READABLE = "SecretNotReadable";
     /// No node can run Pods here (simulated node): calls that need a Pod are refused.
     NO_POD_RUNTIME = "NoPodRuntime";
+    /// The API server refuses the Pod that the call would run in; the message has its words.
+    POD_REFUSED = "PodRefused";
+    /// The call was deleted while it waited; what it had reserved is given back.
+    CALL_DELETED = "CallDeleted";
     /// The person counts for no requirement of the Approval, or it is about the person's own request.
     NOT_AN_APPROVER = "NotAnApprover";
     /// The Approval is decided or withdrawn; no entry can be added any more.
@@ -160,4 +172,45 @@ reasons! {
     CRASH_LOOPING = "CrashLooping";
     /// Polity cannot read the object as it is stored.
     UNDECODABLE = "Undecodable";
+}
+
+reasons! {
+    /// Every word for how things are where nothing is refused.
+    STATES;
+    /// Polity has not seen the object yet.
+    NOT_SEEN = "NotSeen";
+    /// The stages before this one are not done.
+    WAITING = "Waiting";
+    /// Kubernetes does not count a quota yet that it will limit by; that takes up to a minute on a new cluster, and nothing starts before.
+    QUOTA_NOT_COUNTED = "QuotaNotCounted";
+    /// This stage is done.
+    DONE = "Done";
+    /// Everything of the Org is there.
+    PROVISIONED = "Provisioned";
+    /// The Org, or a parent, has a `startAt` that has not come.
+    NOT_YET_STARTED = "NotYetStarted";
+    /// Calls and workers of the Org may run.
+    STARTED = "Started";
+    /// The Policy's rules and obligations bind.
+    IN_FORCE = "InForce";
+    /// Calls of the Tool can run, as far as its definition goes.
+    USABLE = "Usable";
+    /// Decisions know the Agent by its usernames.
+    KNOWN = "Known";
+    /// Workers are asked for and not all ready.
+    STARTING = "Starting";
+    /// All workers are ready; or, of a call, the tool runs.
+    RUNNING = "Running";
+    /// The Role's holders are known.
+    ASSIGNED = "Assigned";
+    /// Calls may name the Task.
+    OPEN = "Open";
+    /// Enough of the right people approved.
+    APPROVED = "Approved";
+    /// The Org is gone and its chain is closed.
+    ORG_CLOSED = "OrgClosed";
+    /// The ledger was restored from a backup, and the operator said so.
+    LEDGER_RESTORED = "LedgerRestored";
+    /// The same request ran before; this is its outcome.
+    IDEMPOTENCY_REPLAY = "IdempotencyReplay";
 }

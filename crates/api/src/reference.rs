@@ -64,8 +64,8 @@ fn index(crds: &[CustomResourceDefinition]) -> String {
 
 fn conditions_page() -> String {
     let mut out = format!(
-        "{GENERATED}# Conditions\n\nEach condition carries `observedGeneration`: it is about that `metadata.generation`. An object that Polity has not seen yet \
-         carries reason `NotSeen`. `reason` is one of the [reason codes](reasons.md) where Polity refuses something.\n\n| type | kinds | True means |\n|---|---|---|\n"
+        "{GENERATED}# Conditions\n\nEach condition carries `observedGeneration`: it is about that `metadata.generation`. `reason` is one of the \
+         [reason codes](reasons.md).\n\n| type | kinds | True means |\n|---|---|---|\n"
     );
     for (type_, kinds, meaning) in CONDITIONS {
         out += &format!("| `{type_}` | {kinds} | {meaning} |\n");
@@ -78,9 +78,10 @@ fn reasons_page() -> String {
         "{GENERATED}# Reason codes\n\nEvery denial and every condition that is not met carries one of these words. A code never changes its meaning; \
          match on it, not on the message.\n\n| code | meaning |\n|---|---|\n"
     );
-    for (code, meaning) in reasons::ALL {
-        out += &format!("| `{code}` | {} |\n", cell(meaning));
-    }
+    let row = |(code, meaning): &(&str, &str)| format!("| `{code}` | {} |\n", cell(meaning));
+    out.extend(reasons::ALL.iter().map(row));
+    out += "\n## Where nothing is refused\n\nThese say how far something is.\n\n| reason | meaning |\n|---|---|\n";
+    out.extend(reasons::STATES.iter().map(row));
     out
 }
 

@@ -130,7 +130,7 @@ impl PolicyCheck {
         } else {
             let obligations = if self.obligations > 0 { format!(" and {} obligations", self.obligations) } else { String::new() };
             let warnings = if self.warnings.is_empty() { String::new() } else { format!("; {}", list(&self.warnings)) };
-            (true, false, "InForce", format!("{} rules{obligations} in force{warnings}", self.rules))
+            (true, false, reasons::IN_FORCE, format!("{} rules{obligations} in force{warnings}", self.rules))
         };
         Summary { ready, stalled, reason, message }
     }

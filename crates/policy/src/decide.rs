@@ -176,11 +176,9 @@ impl Snapshot {
             return Err(no(reasons::TOOL_NOT_READY, format!("Tool {} is stored but cannot be decoded: {error}", request.tool)));
         }
         let there = self.tools.keys().filter(|(o, _)| o == org).map(|(_, name)| name.as_str());
-        let elsewhere = self
-            .tools
-            .keys()
-            .find(|(o, name)| o != org && name == request.tool)
-            .map(|(o, _)| format!("Org {o} exports a Tool of this name: set tool.org"));
+        let elsewhere = self.tools.keys().find(|(o, name)| o != org && name == request.tool).map(|(o, _)| {
+            format!("Org {o} exports a Tool of this name: name that Org too (spec.tool.org of a ToolCall, toolOrg of a request)")
+        });
         let hint = elsewhere.unwrap_or_else(|| suggest::among("Tools", request.tool, there));
         let export = if org == self.org { "" } else { " that is exported to descendants" };
         Err(no(reasons::TOOL_NOT_FOUND, format!("Org {org} has no Tool {}{export}", request.tool)).hint(hint))

@@ -20,7 +20,7 @@ pub fn running(
     now: Timestamp,
 ) -> ToolCallStatus {
     conditions::clear(&mut status.conditions, conditions::RECONCILING);
-    conditions::set_status(&mut status.conditions, conditions::SUCCEEDED, "Unknown", "Running", "the tool runs", generation, now);
+    conditions::set_status(&mut status.conditions, conditions::SUCCEEDED, "Unknown", reasons::RUNNING, "the tool runs", generation, now);
     ToolCallStatus {
         observed_generation: generation,
         phase: Some(Phase::Running),
@@ -37,8 +37,8 @@ pub fn ended(mut status: ToolCallStatus, attempt: &Attempt, replay: Option<&str>
     let phase = phase_of(attempt);
     let good = phase == Phase::Succeeded;
     let reason = match (replay, attempt.reason.as_str()) {
-        (Some(_), _) => "IdempotencyReplay",
-        (None, "") if good => "Done",
+        (Some(_), _) => reasons::IDEMPOTENCY_REPLAY,
+        (None, "") if good => reasons::DONE,
         (None, "") => reasons::TOOL_FAILED,
         (None, reason) => reason,
     };

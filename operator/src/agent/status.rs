@@ -51,7 +51,7 @@ pub fn status(facts: &Facts, usernames: Result<Vec<String>, Refused>, observed: 
         match (refused, &facts.org) {
             (Some(refused), _) => writer.summary(false, true, refused.reason, &refused.message),
             (None, None) => writer.summary(false, false, reasons::ORG_NOT_READY, "This namespace belongs to no Org that is ready."),
-            (None, Some(_)) => writer.summary(true, false, "Known", "Decisions know this Agent by its usernames."),
+            (None, Some(_)) => writer.summary(true, false, reasons::KNOWN, "Decisions know this Agent by its usernames."),
         }
         return status;
     }
@@ -86,8 +86,8 @@ fn workers(writer: &mut Writer<'_>, facts: &Facts, observed: &Observed) {
         (_, _, Some(why), _) => writer.summary(false, false, reasons::SCALING_LIMITED, why),
         (_, _, _, Some(crash)) => writer.summary(false, false, reasons::CRASH_LOOPING, &crash),
         _ if current >= wanted && observed.replicas == *wanted => {
-            writer.summary(true, false, "Running", &format!("{wanted} workers are ready."));
+            writer.summary(true, false, reasons::RUNNING, &format!("{wanted} workers are ready."));
         }
-        _ => writer.summary(false, false, "Starting", &format!("Waits for {wanted} workers to be ready.")),
+        _ => writer.summary(false, false, reasons::STARTING, &format!("Waits for {wanted} workers to be ready.")),
     }
 }

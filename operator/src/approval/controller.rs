@@ -102,7 +102,7 @@ fn status(approval: &Approval, standing: &Standing, now: jiff::Timestamp) -> App
     let generation = approval.metadata.generation.unwrap_or_default();
     let mut list = approval.status.as_ref().map(|s| s.conditions.clone()).unwrap_or_default();
     let (word, reason) = match standing.phase {
-        ApprovalPhase::Approved => ("True", "Approved"),
+        ApprovalPhase::Approved => ("True", reasons::APPROVED),
         ApprovalPhase::Pending => ("Unknown", reasons::APPROVAL_REQUIRED),
         ApprovalPhase::Denied => ("False", reasons::APPROVAL_DENIED),
         ApprovalPhase::Expired => ("False", reasons::APPROVAL_EXPIRED),

@@ -31,7 +31,7 @@ impl Pass<'_> {
             &mut status.conditions,
             polity_api::conditions::SUCCEEDED,
             good,
-            "IdempotencyReplay",
+            polity_api::reasons::IDEMPOTENCY_REPLAY,
             &message,
             self.generation(),
             self.now,

@@ -67,7 +67,7 @@ pub fn held_up(mut status: ToolCallStatus, reason: &str, message: &str, generati
 /// A call that has begun in a Pod.
 #[must_use]
 pub fn running(mut status: ToolCallStatus, decision: Shown, pod: PodRef, generation: i64, now: Timestamp) -> ToolCallStatus {
-    set_unknown(&mut status, "Running", "the tool runs", generation, now);
+    set_unknown(&mut status, reasons::RUNNING, "the tool runs", generation, now);
     let started_at = status.started_at.clone().or(Some(Time(now)));
     ToolCallStatus {
         observed_generation: generation,
@@ -84,7 +84,7 @@ pub fn running(mut status: ToolCallStatus, decision: Shown, pod: PodRef, generat
 pub fn ended(mut status: ToolCallStatus, attempt: &Attempt, generation: i64, now: Timestamp) -> ToolCallStatus {
     let phase = phase_of(attempt);
     let reason = match (attempt.reason.as_str(), phase) {
-        ("", Phase::Succeeded) => "Done",
+        ("", Phase::Succeeded) => reasons::DONE,
         ("", _) => reasons::TOOL_FAILED,
         (reason, _) => reason,
     };

@@ -86,7 +86,7 @@ async fn deep(runner: &Runner, client: &Client, open: &[Attempt], clock: &Arc<dy
                     let release = Release {
                         org: attempt.org.clone(),
                         id: attempt.id.clone(),
-                        reason: "CallDeleted".to_owned(),
+                        reason: polity_api::reasons::CALL_DELETED.to_owned(),
                         by: names::CORE.to_owned(),
                     };
                     if let Err(error) = runner.gate.release(release).await {

@@ -37,16 +37,16 @@ pub fn status(facts: &Facts, checked: &Checked, applied: &Applied) -> OrgStatus 
     let mut writer = Writer { conditions: &mut status.conditions, generation, now: facts.now };
     for (type_, result) in &stages {
         match result {
-            Ok(message) => writer.set(type_, true, "Done", message),
+            Ok(message) => writer.set(type_, true, reasons::DONE, message),
             Err(stop) => writer.set(type_, false, stop.reason, &stop.message),
         }
     }
     match first {
-        None => writer.summary(true, false, "Provisioned", &format!("Namespace {} is provisioned.", facts.org.wanted_namespace())),
+        None => writer.summary(true, false, reasons::PROVISIONED, &format!("Namespace {} is provisioned.", facts.org.wanted_namespace())),
         Some(stop) => writer.summary(false, stop.stalled, stop.reason, &stop.message),
     }
     match started(facts) {
-        Ok(()) => writer.set(STARTED, true, "Started", "Calls and workers may run."),
+        Ok(()) => writer.set(STARTED, true, reasons::STARTED, "Calls and workers may run."),
         Err((reason, message)) => writer.set(STARTED, false, reason, &message),
     }
     status
@@ -54,7 +54,7 @@ pub fn status(facts: &Facts, checked: &Checked, applied: &Applied) -> OrgStatus 
 
 /// Every stage in order. One that could not be tried says what it waits for.
 fn stages(facts: &Facts, checked: &Checked, applied: &Applied) -> Vec<Stage> {
-    let waits = || Stop { reason: "Waiting", message: "Waits for the stages before it.".to_owned(), stalled: false };
+    let waits = || Stop { reason: reasons::WAITING, message: "Waits for the stages before it.".to_owned(), stalled: false };
     let there = applied.namespace.is_some();
     let namespace = match &checked.namespace {
         Err(stop) => Err(stop.clone()),
@@ -72,7 +72,7 @@ fn stages(facts: &Facts, checked: &Checked, applied: &Applied) -> Vec<Stage> {
     };
     let network = applied_all().and_then(|()| match &facts.ca {
         Some(_) => Ok("Nothing goes in or out but DNS and the edge, where the cluster enforces NetworkPolicy.".to_owned()),
-        None => Err(Stop { reason: "Waiting", message: "Waits for Polity's CA certificate.".to_owned(), stalled: false }),
+        None => Err(Stop { reason: reasons::WAITING, message: "Waits for Polity's CA certificate.".to_owned(), stalled: false }),
     });
     let members = applied_all().and_then(|()| match &checked.refused {
         Some(stop) => Err(stop.clone()),
@@ -92,7 +92,7 @@ fn quota(checked: &Checked, applied: &Applied, there: bool) -> Result<String, St
         return Err(stop.clone());
     }
     let Some(Share { unasked, shortfall, .. }) = applied.share.as_ref().filter(|_| there) else {
-        return Err(Stop { reason: "Waiting", message: "Waits for the stages before it.".to_owned(), stalled: false });
+        return Err(Stop { reason: reasons::WAITING, message: "Waits for the stages before it.".to_owned(), stalled: false });
     };
     let waiting = |reason, message| Stop { reason, message, stalled: false };
     match shortfall {
@@ -109,7 +109,7 @@ fn quota(checked: &Checked, applied: &Applied, there: bool) -> Result<String, St
         None if !applied.uncounted.is_empty() => {
             let list = applied.uncounted.join(", ");
             Err(waiting(
-                "QuotaNotCounted",
+                reasons::QUOTA_NOT_COUNTED,
                 format!("Kubernetes does not count {list} yet (after an installation this takes up to a minute)."),
             ))
         }
@@ -125,7 +125,7 @@ fn started(facts: &Facts) -> Result<(), (&'static str, String)> {
             return Err((reasons::ORG_SUSPENDED, format!("Org {} is suspended: no call starts and no worker runs.", org.name_any())));
         }
         if let Some(at) = org.spec.start_at.as_ref().map(|t| t.0).filter(|at| *at > facts.now) {
-            return Err(("NotYetStarted", format!("Org {} starts at {at}.", org.name_any())));
+            return Err((reasons::NOT_YET_STARTED, format!("Org {} starts at {at}.", org.name_any())));
         }
     }
     facts.path.as_ref().map(|_| ()).map_err(|broken| (reasons::ANCESTRY_BROKEN, format!("{broken}.")))

@@ -154,9 +154,9 @@ fn status(facts: &Facts) -> RoleStatus {
             );
         }
         Superior::Sound if !beyond.is_empty() => {
-            writer.summary(true, false, "Assigned", &format!("Holders: {}. Beyond max: {}.", names(holders), beyond.join(", ")));
+            writer.summary(true, false, reasons::ASSIGNED, &format!("Holders: {}. Beyond max: {}.", names(holders), beyond.join(", ")));
         }
-        Superior::Sound => writer.summary(true, false, "Assigned", &format!("Holders: {}.", names(holders))),
+        Superior::Sound => writer.summary(true, false, reasons::ASSIGNED, &format!("Holders: {}.", names(holders))),
     }
     status
 }

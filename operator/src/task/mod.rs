@@ -30,7 +30,7 @@ pub async fn reconcile(ctx: Arc<Context>, key: Key) -> Result<Outcome, StatusErr
     } else if ctx.cluster.org_of(&key.0).is_none() {
         writer.summary(false, false, reasons::ORG_NOT_READY, "This namespace belongs to no Org yet.");
     } else {
-        writer.summary(true, false, "Open", "Calls may name this Task.");
+        writer.summary(true, false, reasons::OPEN, "Calls may name this Task.");
     }
     write(&Api::namespaced(ctx.client.clone(), &key.0), &ctx.cluster.tasks, task.as_ref(), &status).await?;
     Ok(Outcome::Settled)

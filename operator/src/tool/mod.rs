@@ -55,7 +55,7 @@ fn status(tool: &Tool, org: Option<&Org>, now: Timestamp) -> ToolStatus {
             writer.summary(false, true, reasons::TOOL_NOT_READY, "Calls are denied: a Tool has exactly one runtime, container or http.");
         }
         (None, Some(_)) if org.is_none() => writer.summary(false, false, reasons::ORG_NOT_READY, "This namespace belongs to no Org yet."),
-        (None, Some(runtime)) => writer.summary(true, false, "Usable", &format!("Calls run as {runtime}.")),
+        (None, Some(runtime)) => writer.summary(true, false, reasons::USABLE, &format!("Calls run as {runtime}.")),
     }
     status
 }
