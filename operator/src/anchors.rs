@@ -1,7 +1,7 @@
 //! Looks after each Org's chain: closes its segments with signed roots, drops what need not be kept any longer, destroys keys when an Org asks for it, and anchors its head in
 //! `Org.status.ledger`, so that a ledger which lost its tail is noticed by somebody who has only the cluster.
 //!
-//! At most one write an Org a minute, none while its chain does not grow. A chain that does not reach its anchor, or has another record
+//! At most one write an Org in each interval (a minute, if not set otherwise), none while its chain does not grow. A chain that does not reach its anchor, or has another record
 //! there, comes from a backup: nothing begins in that Org, and the anchor stays, until a person names the restore.
 
 use std::{
@@ -17,15 +17,13 @@ use kube::{
 };
 use polity_api::{Org, org::DEFAULT_RETENTION_DAYS};
 use polity_ledger::{Head, Ledger, Note, OrgId, Refused, Sealing, Standing};
-use polity_runtime::{CancellationToken, cache::Cache};
+use polity_runtime::{CancellationToken, cache::Cache, clock::SharedClock};
 use serde_json::json;
 
 use crate::dispatch::Gate;
 
 /// Field manager of the anchors.
 const MANAGER: &str = "polity-anchor";
-/// Time between two anchors of an Org.
-const EVERY: Duration = Duration::from_secs(60);
 
 /// Which chains reach their anchors.
 pub struct Anchors {
@@ -108,15 +106,15 @@ fn wrong(anchor: &Head, standing: &Standing) -> Option<String> {
     }
 }
 
-/// Looks after the chains until cancelled.
-pub async fn keep(gate: Arc<Gate>, cache: Arc<Cache>, stop: CancellationToken) {
+/// Looks after the chains, once in each interval, until cancelled.
+pub async fn keep(gate: Arc<Gate>, cache: Arc<Cache>, clock: SharedClock, every: Duration, stop: CancellationToken) {
     let mut known: BTreeMap<String, i64> = BTreeMap::new();
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(EVERY) => {}
+            () = tokio::time::sleep(every) => {}
         }
-        if let Err(error) = segments(&gate, &cache, Timestamp::now()).await {
+        if let Err(error) = segments(&gate, &cache, clock.now()).await {
             tracing::warn!(%error, "chains were not sealed, or not shortened");
         }
         let world = cache.world();

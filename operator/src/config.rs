@@ -42,6 +42,9 @@ pub struct Core {
     /// Name of a restore of the ledger from a backup, e.g. `2026-11-21-volume-lost`: chains that end before their anchor go on, and record it.
     #[arg(long, env = "POLITY_RESTORE", default_value = "")]
     pub restore: String,
+    /// Seconds between two anchors of a growing chain in `Org.status.ledger`. Fewer show a lost tail earlier and write more often.
+    #[arg(long, env = "POLITY_ANCHOR_SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub anchor_seconds: u64,
     /// Base URL of the edge as agents and shims reach it. Default: `https://polity-edge.NAMESPACE.svc`.
     #[arg(long, env = "POLITY_EDGE_URL")]
     pub edge_url: Option<String>,

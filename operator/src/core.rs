@@ -100,7 +100,7 @@ pub async fn run(settings: config::Core, stop: CancellationToken) -> Result<()> 
 
     let calls = CallContext { client: client.clone(), runner: runner.clone(), snapshots: snapshots.clone(), clock: clock.clone() };
     tasks.spawn(dispatch::run(Arc::new(calls), stop.clone()));
-    tasks.spawn(anchors::keep(gate.clone(), cache.clone(), stop.clone()));
+    tasks.spawn(anchors::keep(gate.clone(), cache.clone(), clock.clone(), Duration::from_secs(settings.anchor_seconds), stop.clone()));
     tasks.spawn(definitions::record(gate.clone(), cache.clone(), stop.clone()));
     let now = clock.clone();
     let settings = context::Settings {

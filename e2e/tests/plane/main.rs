@@ -131,6 +131,7 @@ fn main() -> ExitCode {
         .alone("restarts_api_server_frozen", |p| Box::pin(restarts::api_server_frozen(p)))
         .alone("restarts_certificate_expired", |p| Box::pin(restarts::certificate_expired(p)))
         .alone("restarts_another_ledger", |p| Box::pin(restarts::another_ledger(p)))
+        .alone("restarts_restored_ledger", |p| Box::pin(restarts::restored_ledger(p)))
         .test("tenancy_a_username_belongs_to_one_agent_of_a_tree", |p| Box::pin(tenancy::a_username_belongs_to_one_agent_of_a_tree(p)))
         .test("tenancy_a_deleted_namespace_is_made_anew", |p| Box::pin(tenancy::a_deleted_namespace_is_made_anew(p)))
         .run(|polity| {

@@ -316,3 +316,76 @@ async fn empty_ledger(polity: &mut Polity) -> Result<()> {
     ensure!(!begun, "the call began again");
     Ok(())
 }
+
+/// Core on an older copy of its ledger: nothing begins in an Org whose chain does not reach its anchor, until a person names the restore;
+/// then the chain says so and goes on.
+pub async fn restored_ledger(polity: &mut Polity) -> Result<()> {
+    let own = polity.dir.join("data").display().to_string();
+    polity.core.set("POLITY_ANCHOR_SECONDS", "1");
+    let result = chaos::mended(polity, |p| Box::pin(older_copy(p))).await;
+    polity.core.kill()?;
+    polity.core.set("POLITY_DATA_DIR", &own);
+    polity.core.unset("POLITY_RESTORE");
+    polity.core.unset("POLITY_ANCHOR_SECONDS");
+    chaos::reborn(&polity.cluster, &mut polity.core, None).await?;
+    polity.core.ready().await?;
+    result
+}
+
+async fn older_copy(polity: &mut Polity) -> Result<()> {
+    let admin = polity.cluster.admin().await?;
+    let org = org_name("restored");
+    let uid = fixtures::organisation(&admin, &org).await?;
+    let calls = help::bot(polity, &org).await?;
+    help::takes(&calls, &help::small()).await?;
+    let (first, id) = help::made(&calls, &help::small()).await?;
+    shim::play(polity, &org, &id, 0, "{}").await?;
+    phase(&admin, &org, &first, Phase::Succeeded).await?;
+    polity.core.kill()?;
+    let copy = polity.dir.join("copy");
+    std::fs::create_dir_all(&copy)?;
+    for file in std::fs::read_dir(polity.dir.join("data"))? {
+        let file = file?;
+        std::fs::copy(file.path(), copy.join(file.file_name()))?;
+    }
+    chaos::reborn(&polity.cluster, &mut polity.core, None).await?;
+    let (second, id) = help::made(&calls, &help::small()).await?;
+    shim::play(polity, &org, &id, 0, "{}").await?;
+    phase(&admin, &org, &second, Phase::Succeeded).await?;
+    let head = ledger::records(&polity.dir.join("data"), &uid)?.len();
+    let orgs: Api<polity_api::Org> = Api::all(admin.clone());
+    until(fixtures::SOON, "the second call is anchored", || async {
+        let anchor = orgs.get(&org).await.map_err(|e| e.to_string())?.status.and_then(|s| s.ledger).map(|l| l.seq);
+        if anchor.is_some_and(|seq| usize::try_from(seq).is_ok_and(|seq| seq >= head)) {
+            Ok(())
+        } else {
+            Err(format!("{anchor:?} of {head}"))
+        }
+    })
+    .await?;
+
+    polity.core.kill()?;
+    polity.core.set("POLITY_DATA_DIR", &copy.display().to_string());
+    chaos::reborn(&polity.cluster, &mut polity.core, None).await?;
+    polity.core.ready().await?;
+    let robot = help::robot(polity, &org).await?;
+    let ask = json!({"tool": "pay", "input": {"amount": 20, "to": "ann"}, "waitSeconds": 0});
+    let (code, body) = robot.call(&org, ask.clone()).await?;
+    ensure!(code == 503 && body["reason"] == "LedgerUnavailable", "{code} {body}");
+    ensure!(body.to_string().contains("restored from a backup"), "{body}");
+
+    polity.core.kill()?;
+    polity.core.set("POLITY_RESTORE", "volume-lost");
+    chaos::reborn(&polity.cluster, &mut polity.core, None).await?;
+    polity.core.ready().await?;
+    until(fixtures::SOON, "calls begin again", || async {
+        let (code, body) = robot.call(&org, ask.clone()).await.map_err(|e| e.to_string())?;
+        if code == 202 && body["phase"] == "Running" { Ok(()) } else { Err(format!("{code} {body}")) }
+    })
+    .await?;
+    let records = ledger::records(&copy, &uid)?;
+    let restore = records.iter().map(|r| r.to_line()).filter(|line| line.contains(r#""kind":"restore""#)).count();
+    ensure!(restore == 1, "{restore} records of the restore");
+    // numbers, hashes and roots of every chain in the copy, the one that went on included
+    ledger::check(&copy).map(drop)
+}
