@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -16,6 +16,9 @@ use crate::wait::{Look, until};
 
 /// Longer than any single step may take; the limit of CI is 90 minutes.
 const LONGEST: Duration = Duration::from_secs(85 * 60);
+
+/// Time for a child that is asked to stop.
+const GRACE: Duration = Duration::from_secs(10);
 
 /// The program and its arguments, for messages.
 pub fn shown(command: &Command) -> String {
@@ -62,7 +65,7 @@ pub fn logged(command: &mut Command, log: &Path, mut tick: impl FnMut()) -> Resu
         tick();
         Ok(child.try_wait()?.map_or_else(|| Look::NotYet("still running".to_owned()), Look::Done))
     });
-    let status = ended.inspect_err(|_| end(&mut child))?;
+    let status = ended.inspect_err(|_| end(&mut child, GRACE))?;
     if !status.success() {
         bail!("`{}` failed: {status}; see {}\n{}", shown(command), log.display(), tail(log, 30));
     }
@@ -84,17 +87,30 @@ pub fn spawn(command: &mut Command) -> Result<Child> {
 
 /// Waits for the end of a child, or ends it when we are asked to stop.
 pub fn wait(mut child: Child, command: &Command) -> Result<ExitStatus> {
-    until(LONGEST, &shown(command), || Ok(child.try_wait()?.map_or_else(|| Look::NotYet("still running".to_owned()), Look::Done)))
-        .inspect_err(|_| end(&mut child))
+    ended(&mut child, command).inspect_err(|_| end(&mut child, GRACE))
 }
 
-/// Ends a child and all that it started in its group.
-fn end(child: &mut Child) {
+/// Waits for the end of a child, or fails when we are asked to stop: the child then still runs.
+pub fn ended(child: &mut Child, command: &Command) -> Result<ExitStatus> {
+    until(LONGEST, &shown(command), || Ok(child.try_wait()?.map_or_else(|| Look::NotYet("still running".to_owned()), Look::Done)))
+}
+
+/// This program as it runs, even when its file has been built anew in the meantime.
+pub fn this_program() -> Result<PathBuf> {
+    let process = Path::new("/proc/self/exe");
+    if !process.exists() {
+        return std::env::current_exe().context("where this program is");
+    }
+    Ok(PathBuf::from(format!("/proc/{}/exe", std::process::id())))
+}
+
+/// Ends a child and all that it started in its group: asked first, killed when it has not ended within the grace.
+pub fn end(child: &mut Child, grace: Duration) {
     let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     if let Some(group) = group {
         let _gone = kill_process_group(group, Signal::TERM);
-        let grace = std::time::Instant::now();
-        while grace.elapsed() < Duration::from_secs(10) && matches!(child.try_wait(), Ok(None)) {
+        let asked = std::time::Instant::now();
+        while asked.elapsed() < grace && matches!(child.try_wait(), Ok(None)) {
             std::thread::park_timeout(Duration::from_millis(50));
         }
         let _gone = kill_process_group(group, Signal::KILL);

@@ -4,6 +4,7 @@
 //! binaries are printed, and any failure fails the whole. Clusters are always stopped at the end. Nothing is skipped:
 //! what cannot run here fails.
 
+mod beside;
 mod cargo;
 mod clusters;
 mod conformance;
@@ -16,6 +17,7 @@ use anyhow::{Result, bail};
 use clap::ValueEnum;
 
 use crate::{arrows, deny, generate, packages, paths, run, stop};
+use beside::Beside;
 use cargo::Counts;
 
 /// Parts of the suite.
@@ -59,6 +61,9 @@ pub fn run(only: &[Part], install_packages: bool) -> Result<()> {
     if wanted(Part::Cel) {
         suite.tests("published CEL cases", conformance::check)?;
     }
+    // Both mostly wait for clusters, so they run at the same time.
+    let both = wanted(Part::Plane) && wanted(Part::Node);
+    let node = both.then(|| Beside::start("node")).transpose()?;
     if wanted(Part::Plane) {
         suite.tests("tests on a real API server", clusters::plane)?;
     }
@@ -66,7 +71,7 @@ pub fn run(only: &[Part], install_packages: bool) -> Result<()> {
         suite.step("up and down without root", unprivileged::check)?;
     }
     if wanted(Part::Node) {
-        suite.tests("tests on a real node", clusters::node)?;
+        suite.tests("tests on a real node", || node.map_or_else(clusters::node, Beside::join))?;
     }
     suite.end(started)
 }

@@ -24,6 +24,13 @@ impl Counts {
         self.failures.extend(other.failures);
     }
 
+    /// What whole output tells.
+    pub fn of(output: &str) -> Self {
+        let (mut counts, mut in_failures) = (Self::default(), false);
+        output.lines().for_each(|line| counts.read(line, &mut in_failures));
+        counts
+    }
+
     /// Takes a line of a test binary's output.
     fn read(&mut self, line: &str, in_failures: &mut bool) {
         let sums = parse(line);
@@ -110,8 +117,7 @@ failures:
 test result: FAILED. 1 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.01s
 invariants hold over 3 ledger records
 ";
-        let (mut counts, mut in_failures) = (Counts::default(), false);
-        output.lines().for_each(|line| counts.read(line, &mut in_failures));
+        let counts = Counts::of(output);
         assert_eq!((counts.passed, counts.failed), (1, 1));
         assert_eq!(counts.failures, ["---- b ----", "expected 1", "got 2"]);
     }

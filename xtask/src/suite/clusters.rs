@@ -38,7 +38,8 @@ pub fn node() -> Result<Counts> {
     on("test-node", Form::Node, |cluster| {
         product::import(cluster, &image)?;
         install::chart(cluster, &image)?;
-        let cli = product::cli()?;
+        // The build that the tests on a control plane make too: at the same time they would otherwise take it from each other.
+        let cli = product::host_binaries(&["polity-operator/killpoints"])?.join(product::CLI);
         let env = [
             ("POLITY_E2E_NODE_KUBECONFIG", cluster.kubeconfig().to_string_lossy().into_owned()),
             ("POLITY_E2E_BIN", cluster.bin().to_string_lossy().into_owned()),

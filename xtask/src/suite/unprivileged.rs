@@ -49,10 +49,7 @@ fn prepare(base: &Path, built: &Path) -> Result<()> {
     for program in product::HOST {
         copy(&built.join(program), &base.join("built").join(program))?;
     }
-    // Read through the process: the file may have been built anew in the meantime.
-    let program = Path::new("/proc/self/exe");
-    let program = if program.exists() { program.to_owned() } else { std::env::current_exe().context("where this program is")? };
-    copy(&program, &base.join("built/xtask"))?;
+    copy(&run::this_program()?, &base.join("built/xtask"))?;
     for name in upstream::built(Form::Simulated)? {
         copy(&paths::cache()?.join("upstream").join(&name), &base.join("cache/upstream").join(&name))?;
     }
