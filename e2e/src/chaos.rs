@@ -1,7 +1,14 @@
 //! Faults that tests bring on: core killed at a point of its own or at any moment, its lease freed once it is known to be dead, the API
-//! server frozen; and putting everything back in order afterwards. Judges nothing.
+//! server frozen, or killed and started again; and putting everything back in order afterwards. Judges nothing.
 
-use std::{path::PathBuf, process::Command, time::Duration};
+use std::{
+    cell::RefCell,
+    ffi::OsString,
+    os::unix::{ffi::OsStringExt, process::CommandExt},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
 use futures::future::LocalBoxFuture;
@@ -104,9 +111,7 @@ impl Frozen {
     /// # Errors
     /// Its process is not known, or cannot be signalled.
     pub fn api_server(cluster: &Cluster) -> Result<Self> {
-        let file: PathBuf = cluster.dir()?.join("run/kube-apiserver.json");
-        let record: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).with_context(|| format!("{}", file.display()))?)?;
-        let pid = record["pid"].as_i64().context("pid of the API server")?.to_string();
+        let pid = api_server(&api_server_file(cluster)?)?;
         signal("-STOP", &pid)?;
         Ok(Self { pid })
     }
@@ -118,6 +123,103 @@ impl Drop for Frozen {
             eprintln!("the API server stays frozen: {error:#}");
         }
     }
+}
+
+/// The API server of a cluster that has no node of its own, killed with -9. Starts again, with the same command, when told to.
+pub struct Killed {
+    record: PathBuf,
+    log: PathBuf,
+    command: RefCell<Command>,
+    /// It runs again.
+    over: bool,
+}
+
+impl Killed {
+    /// Kills it, and waits until it is gone.
+    ///
+    /// # Errors
+    /// Its process is not known, cannot be looked at (that needs Linux) or signalled, or does not end.
+    pub async fn api_server(cluster: &Cluster) -> Result<Self> {
+        let record = api_server_file(cluster)?;
+        let pid = api_server(&record)?;
+        let process = Path::new("/proc").join(&pid);
+        let mut words = split(&std::fs::read(process.join("cmdline"))?).into_iter();
+        let mut command = Command::new(words.next().context("an empty command line")?);
+        command.args(words).current_dir(std::fs::read_link(process.join("cwd"))?).env_clear();
+        for variable in split(&std::fs::read(process.join("environ"))?) {
+            if let Some((name, value)) = variable.to_str().and_then(|v| v.split_once('=')) {
+                command.env(name, value);
+            }
+        }
+        signal("-KILL", &pid)?;
+        crate::until(REACH, "the API server is gone", || async {
+            let state = std::fs::read_to_string(process.join("stat")).unwrap_or_default();
+            if state.is_empty() || state.contains(") Z ") { Ok(()) } else { Err(state) }
+        })
+        .await?;
+        Ok(Self { record, log: cluster.dir()?.join("log/kube-apiserver.log"), command: RefCell::new(command), over: false })
+    }
+
+    /// Starts it again, and leaves word of it where the cluster's own tool finds what it has to stop.
+    ///
+    /// # Errors
+    /// It does not start, or is not ready in time.
+    pub async fn start(mut self, cluster: &Cluster) -> Result<()> {
+        let client = cluster.admin().await?;
+        let child = RefCell::new(self.spawn()?);
+        crate::until(REACH, "the API server is ready", || async {
+            let ask = http::Request::get("/readyz").body(Vec::new()).map_err(|e| e.to_string())?;
+            let Err(away) = client.request_text(ask).await else { return Ok(()) };
+            // Whoever asks a port of loopback on which nobody listens may be given that very port for his own end: until he lets it go, nobody
+            // else can listen, and the server ends.
+            let mut child = child.borrow_mut();
+            if child.try_wait().map_err(|e| e.to_string())?.is_some() {
+                *child = self.spawn().map_err(|e| format!("{e:#}"))?;
+            }
+            Err(away.to_string())
+        })
+        .await?;
+        let mut child = child.into_inner();
+        self.over = true;
+        std::thread::spawn(move || child.wait());
+        Ok(())
+    }
+
+    fn spawn(&self) -> Result<Child> {
+        let log = std::fs::File::options().append(true).open(&self.log)?;
+        let mut command = self.command.borrow_mut();
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
+        let child = command.spawn().context("the API server")?;
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id()))?;
+        // Field 22 of proc(5); the name before may contain anything.
+        let started = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(19)).context("start time")?;
+        std::fs::write(&self.record, json!({"pid": child.id(), "started": started}).to_string())?;
+        Ok(child)
+    }
+}
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        // What comes after a test that failed half-way needs it too.
+        if !self.over
+            && let Err(error) = self.spawn()
+        {
+            eprintln!("the API server stays away: {error:#}");
+        }
+    }
+}
+
+fn split(bytes: &[u8]) -> Vec<OsString> {
+    bytes.split(|b| *b == 0).filter(|word| !word.is_empty()).map(|word| OsString::from_vec(word.to_vec())).collect()
+}
+
+fn api_server_file(cluster: &Cluster) -> Result<PathBuf> {
+    Ok(cluster.dir()?.join("run/kube-apiserver.json"))
+}
+
+fn api_server(file: &Path) -> Result<String> {
+    let record: serde_json::Value = serde_json::from_slice(&std::fs::read(file).with_context(|| format!("{}", file.display()))?)?;
+    Ok(record["pid"].as_i64().context("pid of the API server")?.to_string())
 }
 
 fn signal(which: &str, pid: &str) -> Result<()> {

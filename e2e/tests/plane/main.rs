@@ -129,6 +129,7 @@ fn main() -> ExitCode {
         .test("tokens_wrong_in_one_thing", |p| Box::pin(tokens::wrong_in_one_thing(p)))
         .alone("restarts_edge_under_load", |p| Box::pin(restarts::edge_under_load(p)))
         .alone("restarts_api_server_frozen", |p| Box::pin(restarts::api_server_frozen(p)))
+        .alone("restarts_api_server_killed", |p| Box::pin(restarts::api_server_restarted(p)))
         .alone("restarts_certificate_expired", |p| Box::pin(restarts::certificate_expired(p)))
         .alone("restarts_another_ledger", |p| Box::pin(restarts::another_ledger(p)))
         .alone("restarts_restored_ledger", |p| Box::pin(restarts::restored_ledger(p)))

@@ -18,7 +18,7 @@ use kube::{
     api::{Patch, PatchParams, PostParams},
 };
 use polity_api::{ToolCall, toolcall::Phase};
-use polity_e2e::{Cluster, chaos, cluster::SYSTEM, ledger, org_name, parts::Polity, shim, shim::Shim, until};
+use polity_e2e::{Cluster, apply, chaos, cluster::SYSTEM, ledger, org_name, parts::Polity, shim, shim::Shim, until};
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, Issuer, KeyPair, date_time_ymd};
 use serde_json::{Value, json};
 
@@ -198,6 +198,57 @@ async fn frozen(polity: &mut Polity) -> Result<()> {
         until(fixtures::SOON, "a call is taken", || async { help::made(&bot, &help::small()).await.map_err(|e| e.to_string()) }).await?;
     Shim::new(polity, fixtures::SOON).play(&org, &id, 0, "{}").await?;
     phase(&admin, &org, &name, Phase::Succeeded).await?;
+    ledger::check(&polity.dir.join("data")).map(drop)
+}
+
+/// The API server killed with -9 and started again while one call runs and one waits for a person: what was forbidden never becomes allowed, both
+/// calls go on to their end by themselves, and changes made afterwards are seen.
+pub async fn api_server_restarted(polity: &mut Polity) -> Result<()> {
+    chaos::mended(polity, |p| Box::pin(restarted(p))).await
+}
+
+async fn restarted(polity: &mut Polity) -> Result<()> {
+    let admin = polity.cluster.admin().await?;
+    let org = org_name("rebooted");
+    let uid = fixtures::organisation(&admin, &org).await?;
+    let bot = help::bot(polity, &org).await?;
+    let robot = help::robot(polity, &org).await?;
+    help::takes(&bot, &help::small()).await?;
+    let (running, id) = help::made(&bot, &help::small()).await?;
+    phase(&admin, &org, &running, Phase::Running).await?;
+    let (waiting, second) = help::made(&bot, &crate::calls::call(200, "ann")).await?;
+    let approval = phase(&admin, &org, &waiting, Phase::WaitingApproval).await?.status.and_then(|s| s.approval).context("approval")?;
+
+    let server = chaos::Killed::api_server(&polity.cluster).await?;
+    let forbidden = json!({"tool": "pay", "input": {"amount": 20, "to": "mallory"}, "waitSeconds": 0});
+    let (code, body) = robot.call(&org, forbidden.clone()).await?;
+    ensure!([401, 403, 503].contains(&code), "with the API server away: {code} {body}");
+    server.start(&polity.cluster).await?;
+
+    // Core may have left rather than act without its lease; the kubelet would start it again.
+    if !polity.core.running() {
+        ensure!(!polity.core.killed(), "core was killed");
+        polity.core.start()?;
+    }
+    polity.core.ready().await?;
+    polity.edge.ready().await?;
+    Shim::new(polity, fixtures::SOON).play(&org, &id, 0, "{}").await?;
+    phase(&admin, &org, &running, Phase::Succeeded).await?;
+    help::decides(polity, &org, &approval, &format!("boss@{org}"), "Approve").await??;
+    Shim::new(polity, fixtures::SOON).play(&org, &second, 0, "{}").await?;
+    phase(&admin, &org, &waiting, Phase::Succeeded).await?;
+    let (code, body) = robot.call(&org, forbidden).await?;
+    ensure!(code == 403 && body["reason"] == "PolicyDenied", "{code} {body}");
+    // Watches have gone on: a new Policy binds.
+    let closed = json!({"apiVersion": "polity.dev/v1alpha1", "kind": "Policy", "metadata": {"name": "closed", "namespace": org},
+        "spec": {"match": {"tools": ["pay"]}, "rules": [{"name": "never", "expression": "args.amount > 1000", "effect": "Deny", "message": "closed for today"}]}});
+    apply(&admin, &closed.to_string()).await?;
+    help::refuses(&bot, &help::small(), "closed for today").await?;
+    for action in [&id, &second] {
+        let lines = help::lines(polity, &uid, Some(action))?;
+        let kinds = help::kinds(&lines);
+        ensure!(kinds.iter().filter(|kind| **kind == "begin").count() == 1 && kinds.last() == Some(&"settle"), "{kinds:?}");
+    }
     ledger::check(&polity.dir.join("data")).map(drop)
 }
 

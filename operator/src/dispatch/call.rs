@@ -420,10 +420,11 @@ impl Pass<'_> {
             Err(StartError::Refused(refused)) => self.refused(refused, decision).await,
             Err(StartError::NoPodRuntime) => {
                 let message = "no node here can run Pods, so container tools cannot run".to_owned();
-                self.deny(plain(reasons::NO_POD_RUNTIME, message, &self.snapshot), Phase::Denied, held).await
+                let denied = Decision { verdict: Verdict::Deny, reason: reasons::NO_POD_RUNTIME, message, hint: String::new(), ..decision };
+                self.deny(denied, Phase::Denied, held).await
             }
             Err(StartError::PodRefused(why)) => {
-                self.write(status::held_up(self.status(), "PodRefused", &why, self.generation(), self.now)).await?;
+                self.write(status::held_up(self.status(), reasons::POD_REFUSED, &why, self.generation(), self.now)).await?;
                 Ok(Action::requeue(Duration::from_secs(5)))
             }
             Err(StartError::Api(error)) => Err(error.into()),
@@ -443,9 +444,9 @@ impl Pass<'_> {
             Refused::AdmissionNotEnforced { .. } => reasons::ADMISSION_NOT_ENFORCED,
             Refused::ApprovalMismatch { .. } => reasons::APPROVAL_MISMATCH,
             Refused::NoPodRuntime => reasons::NO_POD_RUNTIME,
-            Refused::AlreadyExecuted { .. } | Refused::NotFound { .. } | Refused::Invalid { .. } | Refused::PodRefused { .. } => {
-                reasons::ALREADY_EXECUTED
-            }
+            Refused::PodRefused { .. } => reasons::POD_REFUSED,
+            Refused::Invalid { .. } => reasons::INVALID_REQUEST,
+            Refused::AlreadyExecuted { .. } | Refused::NotFound { .. } => reasons::ALREADY_EXECUTED,
         };
         let held = self.ctx.runner.gate.ledger.attempt(&self.org, &self.id).await?.is_some_and(|a| a.state == State::Held);
         let denied = Decision { verdict: Verdict::Deny, reason, message: refused.to_string(), hint: String::new(), ..decision };
