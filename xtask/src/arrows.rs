@@ -12,7 +12,7 @@ use crate::{paths, run};
 
 const ALLOWED: &[(&str, &[&str])] = &[
     ("polity-api", &[]),
-    ("polity-policy", &["polity-api"]),
+    ("polity-policy", &["polity-api", "polity-fuzz"]),
     ("polity-plan", &["polity-api"]),
     ("polity-ledger", &["polity-api"]),
     ("polity-runtime", &["polity-api", "polity-policy", "polity-plan", "polity-ledger"]),
@@ -25,6 +25,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("kubectl-polity", &["polity-api", "polity-policy", "polity-ledger"]),
     ("polity-worker", &["polity-api"]),
     ("polity-shim", &[]),
+    ("polity-fuzz", &[]),
     ("polity-e2e", &["polity-api", "polity-policy", "polity-ledger"]),
     (
         "polity-bench",

@@ -18,6 +18,7 @@ pub mod money;
 pub mod names;
 pub mod org;
 pub mod policy;
+pub mod quantity;
 pub mod reasons;
 pub mod reference;
 pub mod role;

@@ -2,16 +2,7 @@
 
 use std::ops::{Add, Sub};
 
-const NANO: i128 = 1_000_000_000;
-const DECIMAL: [(&str, i128); 6] = [
-    ("E", 1_000_000_000_000_000_000),
-    ("P", 1_000_000_000_000_000),
-    ("T", 1_000_000_000_000),
-    ("G", 1_000_000_000),
-    ("M", 1_000_000),
-    ("k", 1_000),
-];
-const BINARY: [(&str, i128); 6] = [("Ei", 1 << 60), ("Pi", 1 << 50), ("Ti", 1 << 40), ("Gi", 1 << 30), ("Mi", 1 << 20), ("Ki", 1 << 10)];
+use polity_api::quantity::{self, BINARY, DECIMAL, Form, NANO};
 
 /// Text that is not a quantity.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -57,34 +48,13 @@ impl Amount {
     /// # Errors
     /// Not of that form, or too large to count.
     pub fn parse(text: &str) -> Result<Self, BadQuantity> {
-        let bad = || BadQuantity(text.to_owned());
-        let text_ = text.trim();
-        let split = text_.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text_.len());
-        let (number, suffix) = text_.split_at(split);
-        let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-        if (whole.is_empty() && fraction.is_empty()) || fraction.contains('.') || fraction.len() > 18 {
-            return Err(bad());
-        }
-        let (factor, shrink, binary) = match suffix {
-            "" => (1, 1, false),
-            "n" => (1, NANO, false),
-            "u" => (1, 1_000_000, false),
-            "m" => (1, 1_000, false),
-            _ => {
-                let found = |table: &[(&str, i128)]| table.iter().find(|(s, _)| *s == suffix).map(|(_, f)| *f);
-                match (found(&DECIMAL), found(&BINARY)) {
-                    (Some(f), _) => (f, 1, false),
-                    (_, Some(f)) => (f, 1, true),
-                    _ => return Err(bad()),
-                }
+        match quantity::parse(text.trim()) {
+            // limits are never less than nothing, and their canonical form has no exponent
+            Some((nano, form)) if nano >= 0 && !text.contains(['+', '-']) && form != Form::Exponent => {
+                Ok(Self { nano, binary: form == Form::Binary })
             }
-        };
-        let digits: i128 = format!("0{whole}{fraction}").parse().map_err(|_| bad())?;
-        let scale = 10_i128.checked_pow(u32::try_from(fraction.len()).map_err(|_| bad())?).ok_or_else(bad)?;
-        let top = digits.checked_mul(factor).and_then(|n| n.checked_mul(NANO)).ok_or_else(bad)?;
-        let bottom = scale.checked_mul(shrink).ok_or_else(bad)?;
-        // Like the API server: what is finer than a billionth is rounded up.
-        Ok(Self { nano: top.div_euclid(bottom) + i128::from(top.rem_euclid(bottom) != 0), binary })
+            _ => Err(BadQuantity(text.to_owned())),
+        }
     }
 
     /// What is left of `self`, at least zero.
@@ -119,7 +89,7 @@ impl std::fmt::Display for Amount {
         let units = self.nano.div_euclid(NANO) + i128::from(self.nano.rem_euclid(NANO) != 0);
         // Below 1024 the API server writes binary amounts as plain ones.
         if self.binary && self.nano >= 1024 * NANO {
-            return match BINARY.iter().find(|(_, factor)| units % factor == 0) {
+            return match BINARY.iter().map(|(suffix, two)| (suffix, 1_i128 << two)).find(|(_, factor)| units % factor == 0) {
                 Some((suffix, factor)) => write!(f, "{}{suffix}", units / factor),
                 None => write!(f, "{units}"),
             };
@@ -130,7 +100,7 @@ impl std::fmt::Display for Amount {
                 None => write!(f, "{}n", self.nano),
             };
         }
-        match DECIMAL.iter().find(|(_, factor)| units != 0 && units % factor == 0) {
+        match DECIMAL.iter().map(|(suffix, ten)| (suffix, 10_i128.pow(*ten))).find(|(_, factor)| units != 0 && units % factor == 0) {
             Some((suffix, factor)) => write!(f, "{}{suffix}", units / factor),
             None => write!(f, "{units}"),
         }

@@ -11,6 +11,8 @@ mod decide;
 mod decide_tests;
 mod explain;
 pub mod fixtures;
+#[cfg(test)]
+mod fuzz;
 mod glob;
 mod grant;
 mod honest;

@@ -3,14 +3,15 @@
 
 use cel::{
     IdedExpr,
-    common::ast::{ComprehensionExpr, Expr, LiteralValue, operators},
+    common::ast::{CallExpr, ComprehensionExpr, Expr, LiteralValue, operators},
 };
 use serde_json::{Map, Value as Json};
 
 use super::{
     bounds,
     foresee::path,
-    program::{MATCH, Program, TICK, children},
+    lib::{BYTES, Fun},
+    program::{CALL, MATCH, Program, TICK, children},
 };
 
 /// Elements of a list or map for which nothing says how many it has at most.
@@ -46,6 +47,10 @@ fn most_of(expr: &IdedExpr, schema: Option<&Map<String, Json>>) -> u64 {
             let bytes = text.map_or(0, |text| bytes(text, schema));
             text.map_or(0, of).saturating_add(1 + bytes / 16)
         }
+        Expr::Call(call) if call.func_name == CALL => {
+            let args = call.args.get(2..).unwrap_or_default();
+            args.iter().map(of).fold(library(call, args, schema), u64::saturating_add)
+        }
         _ => children(expr).into_iter().map(of).fold(0, u64::saturating_add),
     }
 }
@@ -67,6 +72,7 @@ fn least_of(expr: &IdedExpr) -> u64 {
             (operators::CONDITIONAL, [cond, a, _]) if charge(cond).is_some() => least_of(a),
             (operators::CONDITIONAL, [cond, a, b]) => least_of(cond).saturating_add(least_of(a).min(least_of(b))),
             (MATCH, [text, _]) => least_of(text).saturating_add(1),
+            (CALL, [_, _, args @ ..]) => args.iter().map(least_of).fold(0, u64::saturating_add),
             // optional syntax may skip what is an alternative
             _ if call.func_name.starts_with("or") => call.target.as_deref().map_or(0, least_of),
             _ => children(expr).into_iter().map(least_of).fold(0, u64::saturating_add),
@@ -115,6 +121,9 @@ fn items(expr: &IdedExpr, schema: Option<&Map<String, Json>>) -> u64 {
         Expr::List(list) => list.elements.len() as u64,
         Expr::Map(map) => map.entries.len() as u64,
         Expr::Comprehension(c) if matches!(c.accu_init.expr, Expr::List(_)) => items(&c.iter_range, schema),
+        Expr::Call(call) if call.func_name == CALL && matches!(function(call), Some(Fun::Split | Fun::FindAll)) => {
+            call.args.get(2).map_or(0, |text| bytes(text, schema)).saturating_add(1)
+        }
         _ => {
             let node = schema.and_then(|s| bounds::node(s, &path(expr)?));
             let key = match node.and_then(|n| n.get("type")).and_then(Json::as_str) {
@@ -127,13 +136,90 @@ fn items(expr: &IdedExpr, schema: Option<&Map<String, Json>>) -> u64 {
     }
 }
 
+/// Most steps that a function of the libraries charges beside its arguments.
+fn library(call: &CallExpr, args: &[IdedExpr], schema: Option<&Map<String, Json>>) -> u64 {
+    let Some(fun) = function(call) else { return 0 };
+    let texts = || args.iter().map(|arg| bytes(arg, schema)).fold(0, u64::saturating_add);
+    let list = |at: usize| args.get(at).map_or(0, |arg| weight(arg, schema));
+    let text = |at: usize| args.get(at).map_or(0, |arg| bytes(arg, schema));
+    match fun {
+        Fun::Contains | Fun::Equivalent | Fun::Intersects => {
+            let len = |at: usize| args.get(at).map_or(0, |arg| items(arg, schema));
+            let pairs = list(0).saturating_mul(len(1)).saturating_add(list(1).saturating_mul(len(0)));
+            list(0).saturating_add(list(1)).saturating_add(pairs)
+        }
+        Fun::IsSorted | Fun::Sum | Fun::Min | Fun::Max => list(0),
+        Fun::Join => list(0)
+            .saturating_mul(2)
+            .saturating_add(1)
+            .saturating_add(text(1).saturating_mul(args.first().map_or(0, |a| items(a, schema))) / BYTES),
+        Fun::Split | Fun::FindAll | Fun::GetQuery => 1 + texts() / BYTES + 4 * (1 + text(0)),
+        Fun::Replace => 2 + texts() / BYTES + text(0).saturating_mul(1 + text(2)) / BYTES,
+        // a list or a text
+        Fun::IndexOf | Fun::LastIndexOf => list(0).max(1 + texts() / BYTES),
+        _ if fun.free() => 0,
+        _ => 1 + texts() / BYTES,
+    }
+}
+
+/// The function of the libraries that a call is.
+fn function(call: &CallExpr) -> Option<Fun> {
+    match call.args.first().map(|a| &a.expr) {
+        Some(Expr::Literal(LiteralValue::Int(number))) => Fun::numbered(*number.inner()),
+        _ => None,
+    }
+}
+
+/// Most steps to read all of a list.
+fn weight(expr: &IdedExpr, schema: Option<&Map<String, Json>>) -> u64 {
+    let element = match &expr.expr {
+        Expr::List(list) => list.elements.iter().map(|e| bytes(e, schema)).max().unwrap_or_default(),
+        _ => {
+            let node = schema.and_then(|s| bounds::node(s, &path(expr)?)).and_then(|n| n.get("items")).and_then(Json::as_object);
+            match node {
+                Some(node) if matches!(node.get("type").and_then(Json::as_str), Some("integer" | "number" | "boolean")) => 0,
+                Some(node) => length(node),
+                None => ASSUMED_BYTES,
+            }
+        }
+    };
+    1 + items(expr, schema).saturating_mul(1 + element / BYTES)
+}
+
 /// Most bytes of a text.
 fn bytes(expr: &IdedExpr, schema: Option<&Map<String, Json>>) -> u64 {
     if let Expr::Literal(LiteralValue::String(text)) = &expr.expr {
         return text.inner().len() as u64;
     }
-    let node = schema.and_then(|s| bounds::node(s, &path(expr)?)).filter(|n| n.get("type").and_then(Json::as_str) == Some("string"));
-    node.and_then(|n| n.get("maxLength")).and_then(Json::as_u64).map_or(ASSUMED_BYTES, |n| n.saturating_mul(CHARACTER))
+    if matches!(expr.expr, Expr::Literal(_)) {
+        return 0;
+    }
+    if let Expr::Call(call) = &expr.expr
+        && call.func_name == CALL
+        && let (Some(fun), Some(of)) = (function(call), call.args.get(2))
+    {
+        return match fun {
+            // a part of a text, or as long
+            Fun::CharAt | Fun::Substring | Fun::Trim | Fun::LowerAscii | Fun::UpperAscii | Fun::Find => bytes(of, schema),
+            Fun::Url | Fun::GetScheme | Fun::GetHost | Fun::GetHostname | Fun::GetPort => bytes(of, schema),
+            Fun::GetEscapedPath => bytes(of, schema).saturating_mul(3),
+            Fun::Replace => {
+                let new = call.args.get(4).map_or(0, |new| bytes(new, schema));
+                bytes(of, schema).saturating_mul(1 + new)
+            }
+            _ => ASSUMED_BYTES,
+        };
+    }
+    schema.and_then(|s| bounds::node(s, &path(expr)?)).map_or(ASSUMED_BYTES, length)
+}
+
+/// Most bytes of a text by its schema; of a number or bool none.
+fn length(node: &Map<String, Json>) -> u64 {
+    match node.get("type").and_then(Json::as_str) {
+        Some("string") => node.get("maxLength").and_then(Json::as_u64).map_or(ASSUMED_BYTES, |n| n.saturating_mul(CHARACTER)),
+        Some("integer" | "number" | "boolean") => 0,
+        _ => ASSUMED_BYTES,
+    }
 }
 
 #[cfg(test)]
@@ -174,6 +260,15 @@ mod tests {
             ("args.map.all(k, k != '')", true),
             ("args.s.matches('^a')", false),
             ("[1, 2, 3].exists_one(a, [4, 5].exists_one(b, a * b == 4))", true),
+            ("args.list.sum() > 5 && args.list.isSorted() && args.list.indexOf(9) == -1", false),
+            ("args.list.max() == 4", false),
+            ("sets.contains(args.list, [1, 2])", false),
+            ("!sets.intersects(args.list, args.objects.map(o, o.k + 9))", false),
+            ("args.s.replace('é', 'ee').split('').size() > 3 && args.s.findAll('é').size() > 1", false),
+            ("args.s.lowerAscii().upperAscii().indexOf('€') > 0 && args.s.split('a').join('bc') != ''", false),
+            ("!isIP(args.s) && cidr('10.0.0.0/8').containsIP('10.0.0.1') && quantity('1').add(1).sign() == 1", false),
+            ("url('/a?b=c&d=e').getQuery().size() == 2 && url('https://' + args.s).getEscapedPath() == ''", false),
+            ("args.s.split('').all(c, c != '') && args.s.substring(1).trim().charAt(0) != ''", false),
             ("args.i > 5 ? [1, 2].map(x, x).size() == 2 : args.list.all(x, true)", false),
         ] {
             let program = program_of(text);

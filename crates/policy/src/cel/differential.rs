@@ -13,6 +13,7 @@ use super::{
     check::check,
     code::{Fail, Machine, val::Val},
     eval_tests::{TYPED, session},
+    lib::Ext,
     meter::{Limits, MAX_STEPS},
     program,
     program::Program,
@@ -59,6 +60,24 @@ pub(super) fn text(ty: &'static str, depth: u32) -> BoxedStrategy<String> {
             two(e("any"), &["in"], e("any")),
             call(e("string"), &["#.startsWith('a')", "#.endsWith('b')", "#.contains(args.s)", "#.matches('^a+b?$')", "bool(#)"]),
             call(e("any"), &["#.startsWith('a')", "#.matches('x')", "#.hasValue()"]),
+            call(
+                e("string"),
+                &[
+                    "isIP(#)",
+                    "isCIDR(#)",
+                    "isQuantity(#)",
+                    "isURL(#)",
+                    "ip(#).isLoopback()",
+                    "cidr('10.0.0.0/8').containsIP(#)",
+                    "quantity(#).isLessThan(quantity('2'))",
+                    "(url(#).getQuery() == {})",
+                ],
+            ),
+            call(
+                e("ints"),
+                &["#.isSorted()", "sets.contains(#, args.list)", "sets.equivalent(args.list, #)", "sets.intersects(#, [1, 2.0])"],
+            ),
+            call(e("any"), &["#.isSorted()", "sets.contains(#, [1])", "(#.indexOf('a') == 0)", "ip(#).isLoopback()"]),
             looped("args.list", "x", "bool"),
             looped("args.objects", "o", "bool"),
             looped("args.map", "k", "bool"),
@@ -83,7 +102,14 @@ pub(super) fn text(ty: &'static str, depth: u32) -> BoxedStrategy<String> {
                 ],
             ),
             call(e("span"), &["#.getHours()", "#.getMinutes()", "#.getSeconds()", "#.getMilliseconds()"]),
-            call(e("any"), &["size(#)", "int(#)"]),
+            call(e("any"), &["size(#)", "int(#)", "#.sum()", "#.lastIndexOf(1)"]),
+            call(e("ints"), &["#.sum()", "#.min()", "#.max()", "#.indexOf(args.i)", "#.lastIndexOf(1)"]),
+            call(
+                e("string"),
+                &["#.indexOf('a')", "#.lastIndexOf(args.s)", "quantity(#).asInteger()", "ip(#).family()", "#.split('a').size()"],
+            ),
+            call(e("int"), &["quantity('1500m').add(#).sign()", "quantity('1').sub(#).asInteger()", "'a b'.indexOf('b', #)"]),
+            call(e("time"), &["#.getHours('Europe/Berlin')", "#.getDate('-23:59')", "#.getHours(args.s)"]),
             call(e("int"), &["args.list[#]", "args.?n.orValue(#)", "args.?map.q.orValue(#)"]),
             cond,
         ],
@@ -102,6 +128,24 @@ pub(super) fn text(ty: &'static str, depth: u32) -> BoxedStrategy<String> {
             call(e("time"), &["string(#)"]),
             call(e("span"), &["string(#)"]),
             call(e("string"), &["args.?s.orValue(#)", "string(#)"]),
+            call(
+                e("string"),
+                &[
+                    "#.trim()",
+                    "#.lowerAscii()",
+                    "#.upperAscii()",
+                    "#.replace('a', args.s)",
+                    "#.split('a').join('-')",
+                    "#.substring(1)",
+                    "#.charAt(args.i)",
+                    "#.find('a+')",
+                    "#.findAll('[ab]').join()",
+                    "string(ip(#))",
+                    "url(#).getHost()",
+                    "url('https://h' + #).getEscapedPath()",
+                ],
+            ),
+            call(e("int"), &["'aab'.substring(#)", "'aab'.charAt(#)", "'aab'.replace('a', 'b', #)", "'1.2.3'.split('.', #).join('/')"]),
             cond,
         ],
         "ints" => vec![
@@ -140,9 +184,23 @@ fn leaf(ty: &'static str) -> BoxedStrategy<String> {
             "usd('12.50')",
         ],
         "double" => &["0.0", "1.5", "-2.0", "1e308", "args.d"],
-        "string" => {
-            &["''", "'a'", "'aab'", "'é€'", "args.s", "args.texts[0]", "'1h30m'", "'2024-02-29T12:30:15.25Z'", "'12'", "'1.5'", "'true'"]
-        }
+        "string" => &[
+            "''",
+            "'a'",
+            "'aab'",
+            "'10.1.2.3'",
+            "'::1'",
+            "'1500m'",
+            "'https://u@h:80/a b?q=1'",
+            "'é€'",
+            "args.s",
+            "args.texts[0]",
+            "'1h30m'",
+            "'2024-02-29T12:30:15.25Z'",
+            "'12'",
+            "'1.5'",
+            "'true'",
+        ],
         "strings" => &["args.texts", "['a', 'b']", "roles", "[args.s]", "[]"],
         "ints" => &["args.list", "[1, 2, 3]", "[]"],
         "time" => {
@@ -157,7 +215,21 @@ fn leaf(ty: &'static str) -> BoxedStrategy<String> {
 /// Arguments of every kind.
 pub(super) fn arguments() -> BoxedStrategy<Json> {
     let int = prop_oneof![Just(0_i64), Just(1), Just(-1), Just(i64::MAX), Just(i64::MIN), -9_i64..9];
-    let string = prop::sample::select(vec!["", "a", "aab", "b", "é€x", "12", "true", "30s", "2024-01-01T00:00:00+02:00"]);
+    let string = prop::sample::select(vec![
+        "",
+        "a",
+        "aab",
+        "b",
+        "é€x",
+        "12",
+        "true",
+        "30s",
+        "2024-01-01T00:00:00+02:00",
+        "127.0.0.1",
+        "10.0.0.0/8",
+        "2Ki",
+        "/p?a=b",
+    ]);
     let scalar = prop_oneof![
         Just(json!(null)),
         any::<bool>().prop_map(|b| json!(b)),
@@ -216,6 +288,7 @@ pub(super) fn same(a: &Val<'_>, b: &Value) -> bool {
                     _ => false,
                 })
         }
+        (Value::Opaque(a), Value::Opaque(b)) if a.downcast_ref::<Ext>().is_some() => a.downcast_ref::<Ext>() == b.downcast_ref::<Ext>(),
         (Value::Opaque(_), Value::Opaque(b)) => match (a, b.downcast_ref::<cel::objects::OptionalValue>().map(|o| o.value())) {
             (Val::Opt(None), Some(None)) => true,
             (Val::Opt(Some(x)), Some(Some(y))) => same(x, y),
@@ -226,7 +299,7 @@ pub(super) fn same(a: &Val<'_>, b: &Value) -> bool {
 }
 
 /// Where the evaluator `cel` departs from the specification and compiled rules do not: a list plus a map is an error.
-fn departs(program: &Program, args: &Json) -> bool {
+pub(super) fn departs(program: &Program, args: &Json) -> bool {
     let text = format!("{:?}", program.expr);
     text.contains("_+_") && args.get("free").is_some_and(|free| free.to_string().contains('{'))
 }

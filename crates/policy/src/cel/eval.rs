@@ -10,15 +10,17 @@ use cel::{
     Context, Env, ExecutionError, IdedExpr, Value,
     common::{
         ast::{Expr, LiteralValue},
-        types::{CelInt, CelString, STRING_TYPE},
+        types::{CelInt, CelString, STRING_TYPE, Type},
         value::{CowVal, Val as CelVal},
     },
+    extractors::Arguments,
 };
 
 use super::{
     code::{Code, Fail, Machine, Part, Slots, val::Val},
+    lib::{self, Ext, Fun},
     meter::Meter,
-    program::{self, MATCH, Program, TICK},
+    program::{self, CALL, MATCH, Program, TICK},
 };
 
 const NOT_BOOL: &str = "the expression is not a bool for these arguments";
@@ -43,6 +45,8 @@ static ENV: LazyLock<Arc<Env>> = LazyLock::new(|| {
     let mut env = Env::stdlib();
     // the name is not one of the standard library, so this cannot fail; if it did, rules that use it would be errors and deny
     let _ = env.add_overload("usd", "string_to_micro_usd", vec![STRING_TYPE], usd);
+    let _ = env.add_overload("string", "ip_to_string", vec![Type::new_opaque_type("net.IP")], ext_to_string);
+    let _ = env.add_overload("string", "cidr_to_string", vec![Type::new_opaque_type("net.CIDR")], ext_to_string);
     Arc::new(env)
 });
 
@@ -52,6 +56,29 @@ fn usd<'b, 'v>(args: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, ExecutionErr
     let text = args.first().and_then(|a| a.downcast_ref::<CelString>()).ok_or_else(ExecutionError::missing_argument_or_target)?;
     let micro = polity_api::money::parse_usd(text.inner()).map_err(|e| ExecutionError::function_error("usd", e))?;
     Ok(CowVal::owned(CelInt::from(micro)))
+}
+
+/// `string()` of an address or a network.
+#[expect(clippy::needless_pass_by_value, reason = "the evaluator's function type")]
+fn ext_to_string<'b, 'v>(args: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, ExecutionError> {
+    let value: Value = args.first().ok_or_else(ExecutionError::missing_argument_or_target)?.as_ref().try_into()?;
+    let text = match &value {
+        Value::Opaque(opaque) => opaque.downcast_ref::<Ext>().and_then(Ext::text),
+        _ => None,
+    };
+    let text = text.ok_or_else(|| ExecutionError::function_error("string", "it has no text"))?;
+    Ok(CowVal::owned(CelString::from(text)))
+}
+
+/// Calls a function of the libraries with arguments of the evaluator.
+fn library(args: &[Value], meter: &Meter) -> Result<Value, ExecutionError> {
+    let [Value::Int(fun), Value::Int(pattern), args @ ..] = args else { return Err(ExecutionError::missing_argument_or_target()) };
+    let fun = Fun::numbered(*fun).ok_or_else(ExecutionError::missing_argument_or_target)?;
+    let pattern = usize::try_from(*pattern).ok().and_then(|i| meter.pattern(i));
+    let refused = |why: Fail<'_>| ExecutionError::function_error(fun.name(), why);
+    let args: Option<Vec<Val<'_>>> = args.iter().map(Val::of_cel).collect();
+    let args = args.ok_or_else(|| refused(Fail::Type(fun.name())))?;
+    lib::call(fun, &args, &lib::With { pattern: pattern.as_ref(), meter }).map(|v| v.to_cel()).map_err(refused)
 }
 
 /// Builds what every evaluation shares, so that no decision's budget pays for it.
@@ -183,6 +210,9 @@ impl<'a> Session<'a> {
             let pattern = usize::try_from(index).ok().and_then(|i| matcher.pattern(i));
             pattern.map(|p| p.is_match(&text)).ok_or_else(|| ExecutionError::function_error("matches", "no such pattern"))
         };
+        let caller = Arc::clone(&self.meter);
+        let library = move |Arguments(args): Arguments| -> Result<Value, ExecutionError> { library(&args, &caller) };
+        context.add_function(CALL, library).map_err(|e| e.to_string())?;
         context.add_function(TICK, tick).map_err(|e| e.to_string())?;
         context.add_function(MATCH, matches).map_err(|e| e.to_string())?;
         for (name, value) in self.slots.to_cel() {

@@ -21,18 +21,18 @@ use super::{
 use crate::vars;
 
 /// A schema that leaves nothing open, with what rules need.
-pub(super) static TYPED: LazyLock<Ty> = LazyLock::new(|| {
-    schema::args(
-        &json!({"type": "object", "properties": {
-            "i": {"type": "integer"}, "j": {"type": "integer"}, "d": {"type": "number"}, "s": {"type": "string"}, "b": {"type": "boolean"},
-            "n": {"type": ["integer", "null"]}, "list": {"type": "array", "items": {"type": "integer"}},
-            "texts": {"type": "array", "items": {"type": "string"}},
-            "objects": {"type": "array", "items": {"type": "object", "properties": {"k": {"type": "integer"}, "s": {"type": "string"}}}},
-            "map": {"type": "object", "additionalProperties": {"type": "integer"}}, "free": {}
-        }}),
-        "t",
-    )
+pub(super) static SCHEMA: LazyLock<Json> = LazyLock::new(|| {
+    json!({"type": "object", "properties": {
+        "i": {"type": "integer"}, "j": {"type": "integer"}, "d": {"type": "number"}, "s": {"type": "string"}, "b": {"type": "boolean"},
+        "n": {"type": ["integer", "null"]}, "list": {"type": "array", "items": {"type": "integer"}},
+        "texts": {"type": "array", "items": {"type": "string"}},
+        "objects": {"type": "array", "items": {"type": "object", "properties": {"k": {"type": "integer"}, "s": {"type": "string"}}}},
+        "map": {"type": "object", "additionalProperties": {"type": "integer"}}, "free": {}
+    }})
 });
+
+/// Its type.
+pub(super) static TYPED: LazyLock<Ty> = LazyLock::new(|| schema::args(&SCHEMA, "t"));
 
 fn typed() -> Ty {
     TYPED.clone()

@@ -15,6 +15,9 @@ mod eval_tests;
 pub mod foresee;
 #[cfg(test)]
 mod foresee_tests;
+#[cfg(test)]
+mod fuzz;
+pub mod lib;
 pub mod meter;
 pub mod program;
 pub mod schema;

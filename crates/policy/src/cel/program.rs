@@ -9,7 +9,10 @@ use cel::{
 };
 use regex::{Regex, RegexBuilder};
 
-use super::code::{Code, Unsupported};
+use super::{
+    code::{Code, Unsupported},
+    lib::{Fun, On, SPACES, Takes},
+};
 
 /// Longest expression in bytes.
 pub const MAX_TEXT: usize = 4096;
@@ -31,6 +34,8 @@ const PATTERN_SIZE: usize = 64 * 1024;
 pub const TICK: &str = "@tick";
 /// Matches a text with the pattern of that index.
 pub const MATCH: &str = "@match";
+/// Calls the function of the libraries with the number that comes first, with the pattern of the index that comes second (-1: none).
+pub const CALL: &str = "@call";
 
 /// Something wrong at a place of an expression.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -197,7 +202,7 @@ pub fn pattern(text: &str) -> Result<Regex, String> {
 /// A pattern does not compile; the check has said so before, with its place.
 pub fn finish(parsed: Parsed) -> Result<Program, String> {
     let code = Code::new(&parsed.expr);
-    let mut rewrite = Rewrite { patterns: Vec::new(), uses_args: false, uses_roles: false };
+    let mut rewrite = Rewrite { patterns: Vec::new(), loops: Vec::new(), uses_args: false, uses_roles: false };
     let expr = rewrite.expr(parsed.expr)?;
     Ok(Program {
         code,
@@ -209,8 +214,29 @@ pub fn finish(parsed: Parsed) -> Result<Program, String> {
     })
 }
 
+/// The function of the libraries that a call names; `is_loop` says whether a name is that of a loop's variable.
+pub fn function(call: &CallExpr, is_loop: impl Fn(&str) -> bool) -> Option<Fun> {
+    match call.target.as_deref() {
+        None => Fun::of(On::Nothing, &call.func_name),
+        Some(target) => match space(target).filter(|space| !is_loop(space)) {
+            Some(space) => Fun::of(On::Space(space), &call.func_name),
+            None => Fun::of(On::Value(Takes::Element), &call.func_name),
+        },
+    }
+}
+
+/// The library that a name in front of a function is.
+pub fn space(target: &IdedExpr) -> Option<&'static str> {
+    match &target.expr {
+        Expr::Ident(name) => SPACES.into_iter().find(|space| space == name),
+        _ => None,
+    }
+}
+
 struct Rewrite {
     patterns: Vec<Regex>,
+    /// Variables of the loops around.
+    loops: Vec<String>,
     uses_args: bool,
     uses_roles: bool,
 }
@@ -258,11 +284,32 @@ impl Rewrite {
             let text = self.expr(std::mem::take(&mut **target))?;
             return Ok(Expr::Call(CallExpr { func_name: MATCH.to_owned(), target: None, args: vec![text, int(index)] }));
         }
+        if let Some(fun) = function(&call, |name| self.loops.iter().any(|l| l == name)) {
+            return self.library(fun, call);
+        }
         if let Some(target) = call.target.as_mut() {
             **target = self.expr(std::mem::take(&mut **target))?;
         }
         call.args = call.args.into_iter().map(|a| self.expr(a)).collect::<Result<_, _>>()?;
         Ok(Expr::Call(call))
+    }
+
+    fn library(&mut self, fun: Fun, call_: CallExpr) -> Result<Expr, String> {
+        let mut given = call_.args;
+        let mut pattern_index = -1;
+        if fun.has_pattern()
+            && let Some(IdedExpr { expr: Expr::Literal(LiteralValue::String(text)), .. }) = given.first()
+        {
+            pattern_index = i64::try_from(self.patterns.len()).map_err(|e| e.to_string())?;
+            self.patterns.push(pattern(text.inner())?);
+            given.remove(0);
+        }
+        let target = call_.target.filter(|_| !matches!(fun.on(), On::Space(_))).map(|t| *t);
+        let mut args = vec![int(fun.number()), int(pattern_index)];
+        for arg in target.into_iter().chain(given) {
+            args.push(self.expr(arg)?);
+        }
+        Ok(Expr::Call(CallExpr { func_name: CALL.to_owned(), target: None, args }))
     }
 
     /// Puts the counter into a loop: into the guard of `map` and `filter` (that keeps their in-place append), into the condition of all others. In both
@@ -272,7 +319,9 @@ impl Rewrite {
         let tick = || call(TICK, vec![int(cost)]);
         c.iter_range = self.expr(c.iter_range)?;
         c.accu_init = self.expr(c.accu_init)?;
+        self.loops.push(c.iter_var.clone());
         c.loop_step = self.expr(c.loop_step)?;
+        self.loops.pop();
         let accu = IdedExpr { id: 0, expr: Expr::Ident(c.accu_var.clone()) };
         let appends = matches!(c.accu_init.expr, Expr::List(_)) && matches!(c.loop_cond.expr, Expr::Literal(_));
         if !appends {

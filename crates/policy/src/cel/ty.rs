@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
+use super::lib::Kind;
+
 /// Type of an expression.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Ty {
@@ -21,6 +23,8 @@ pub enum Ty {
     Timestamp,
     /// Length of time.
     Duration,
+    /// A quantity, an address, a network, a URL.
+    Of(Kind),
     /// List of one type.
     List(Arc<Ty>),
     /// Map from string to one type.
@@ -89,7 +93,11 @@ impl Ty {
     /// Of a fixed small size, whatever its value.
     #[must_use]
     pub fn scalar(&self) -> bool {
-        matches!(self.non_null(), Self::Null | Self::Bool | Self::Int | Self::Double | Self::Timestamp | Self::Duration)
+        match self.non_null() {
+            Self::Null | Self::Bool | Self::Int | Self::Double | Self::Timestamp | Self::Duration => true,
+            Self::Of(kind) => *kind != Kind::Url,
+            _ => false,
+        }
     }
 
     /// int or double.
@@ -144,6 +152,7 @@ impl fmt::Display for Ty {
             Self::Str(_) => f.write_str("string"),
             Self::Timestamp => f.write_str("timestamp"),
             Self::Duration => f.write_str("duration"),
+            Self::Of(kind) => kind.fmt(f),
             Self::List(t) => write!(f, "list({t})"),
             Self::Map(t) => write!(f, "map(string, {t})"),
             Self::Object(o) => f.write_str(&o.what),

@@ -2,9 +2,14 @@
 
 use cel::common::ast::{CallExpr, Expr, IdedExpr, LiteralValue};
 
-use super::{Checker, article};
+use super::{Checker, article, functions};
 use crate::{
-    cel::{eval, program, ty::Ty},
+    cel::{
+        eval,
+        lib::{Fun, Kind, On, Takes},
+        program,
+        ty::Ty,
+    },
     suggest,
 };
 
@@ -35,6 +40,9 @@ impl Checker<'_> {
                 None => self.global(e, call),
             },
             Some(target) => {
+                if let Some(space) = program::space(target).filter(|space| !self.loops.iter().any(|(name, _)| name == space)) {
+                    return self.of_space(e, call, space);
+                }
                 // a namespace such as `optional` is no variable, so that a function behind one ends here
                 let before = self.faults.len();
                 let on = self.ty(target);
@@ -49,12 +57,15 @@ impl Checker<'_> {
     fn global(&mut self, e: &IdedExpr, call: &CallExpr) -> Ty {
         let name = call.func_name.as_str();
         let args: Vec<Ty> = call.args.iter().map(|a| self.ty(a)).collect();
+        if let Some(fun) = Fun::of(On::Nothing, name) {
+            return self.library(e, fun, None, call, &args);
+        }
         if !GLOBAL.contains(&name) {
             let method = STRING.contains(&name) || TIMESTAMP.contains(&name) || MACROS.contains(&name);
-            let hint = if method {
+            let hint = if method || Fun::of(On::Value(Takes::Element), name).is_some() {
                 format!("it is called on a value: x.{name}(…)")
             } else {
-                suggest::among("functions", name, GLOBAL.into_iter().chain(["has"]))
+                suggest::among("functions", name, GLOBAL.into_iter().chain(["has"]).chain(functions::named(On::Nothing)))
             };
             return self.fault_call(e, name, format!("no function `{name}`; {hint}"));
         }
@@ -67,7 +78,10 @@ impl Checker<'_> {
             "int" => (matches!(arg, Ty::Int | Ty::Double | Ty::Str(_) | Ty::Timestamp), Ty::Int),
             "double" => (matches!(arg, Ty::Int | Ty::Double | Ty::Str(_)), Ty::Double),
             "bool" => (matches!(arg, Ty::Bool | Ty::Str(_)), Ty::Bool),
-            "string" => (matches!(arg, Ty::Bool | Ty::Int | Ty::Double | Ty::Str(_) | Ty::Timestamp | Ty::Duration), Ty::STRING),
+            "string" => {
+                let text = matches!(arg, Ty::Bool | Ty::Int | Ty::Double | Ty::Str(_) | Ty::Timestamp | Ty::Duration);
+                (text || matches!(arg, Ty::Of(Kind::Ip | Kind::Cidr)), Ty::STRING)
+            }
             "timestamp" => (matches!(arg, Ty::Str(_) | Ty::Timestamp), Ty::Timestamp),
             "duration" => (matches!(arg, Ty::Str(_) | Ty::Duration), Ty::Duration),
             _ => (matches!(arg, Ty::Str(_)), Ty::Int),
@@ -87,7 +101,11 @@ impl Checker<'_> {
         let name = call.func_name.as_str();
         let args: Vec<Ty> = call.args.iter().map(|a| self.ty(a)).collect();
         let on = on.non_null();
-        let there: Vec<&str> = match on {
+        let library = functions::on(on);
+        if let Some(fun) = Fun::of(On::Value(Takes::Element), name).filter(|fun| library.contains(&fun.name())) {
+            return self.library(e, fun, Some(on), call, &args);
+        }
+        let mut there: Vec<&str> = match on {
             Ty::Str(_) => STRING.to_vec(),
             Ty::List(_) | Ty::Map(_) | Ty::Object(_) => [&MACROS[..], &["size"]].concat(),
             Ty::Timestamp => TIMESTAMP.to_vec(),
@@ -97,6 +115,7 @@ impl Checker<'_> {
             _ => Vec::new(),
         };
         if !there.contains(&name) {
+            there.extend(library);
             let hint = suggest::among("functions on it", name, there);
             return self.fault_call(e, name, format!("{} has no function `{name}`; {hint}", article(on)));
         }
@@ -105,7 +124,7 @@ impl Checker<'_> {
             ("contains" | "startsWith" | "endsWith", [arg]) => self.text(e, name, arg),
             ("matches", [arg]) => {
                 let ty = self.text(e, name, arg);
-                self.pattern(&call.args[0]);
+                self.pattern(&call.args[0], name);
                 ty
             }
             ("hasValue", []) => Ty::Bool,
@@ -120,7 +139,10 @@ impl Checker<'_> {
             },
             ("or", [arg @ (Ty::Optional(_) | Ty::Dyn)]) => on.join(arg).unwrap_or(Ty::Dyn),
             (getter, []) if getter.starts_with("get") => Ty::Int,
-            (getter, [Ty::Str(_) | Ty::Dyn]) if getter.starts_with("get") && *on != Ty::Duration => Ty::Int,
+            (getter, [Ty::Str(_) | Ty::Dyn]) if getter.starts_with("get") && *on != Ty::Duration => {
+                self.zone(&call.args[0]);
+                Ty::Int
+            }
             _ if MACROS.contains(&name) => self.fault_call(e, name, format!("{name}() is written as x.{name}(item, …)")),
             _ => {
                 let given: Vec<String> = args.iter().map(ToString::to_string).collect();
@@ -139,7 +161,7 @@ impl Checker<'_> {
     }
 
     /// A pattern is a constant, compiled now.
-    fn pattern(&mut self, e: &IdedExpr) {
+    pub(super) fn pattern(&mut self, e: &IdedExpr, of: &str) {
         match &e.expr {
             Expr::Literal(LiteralValue::String(text)) => {
                 if let Err(why) = program::pattern(text.inner()) {
@@ -147,13 +169,13 @@ impl Checker<'_> {
                 }
             }
             _ => {
-                self.fault_at(e, "the pattern of matches() must be a constant text");
+                self.fault_at(e, format!("the pattern of {of}() must be a constant text"));
             }
         }
     }
 
     /// A fault at a function's name. The tree notes a call at its bracket.
-    fn fault_call(&mut self, e: &IdedExpr, name: &str, message: impl Into<String>) -> Ty {
+    pub(super) fn fault_call(&mut self, e: &IdedExpr, name: &str, message: impl Into<String>) -> Ty {
         let at = self.find_before(name, self.offset(e.id));
         self.fault(at, message)
     }

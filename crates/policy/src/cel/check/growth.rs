@@ -39,6 +39,10 @@ impl Checker<'_> {
                 ("orValue" | "or", [other], Some(it)) => self.keeps_size(it, element) && self.keeps_size(other, element),
                 ("value", [], Some(it)) => self.keeps_size(it, element),
                 ("string", [of], None) => self.keeps_size(of, element),
+                // a part of a text, or as long
+                ("charAt" | "substring" | "trim" | "lowerAscii" | "upperAscii" | "find", _, Some(of)) => self.keeps_size(of, element),
+                ("getScheme" | "getHost" | "getHostname" | "getPort" | "min" | "max", [], Some(of)) => self.keeps_size(of, element),
+                ("url", [of], None) => self.keeps_size(of, element),
                 _ => false,
             },
             _ => false,

@@ -2,6 +2,7 @@
 //! evaluates anything but conversions of constants. What it does not know, it refuses.
 
 mod calls;
+mod functions;
 mod growth;
 mod operators;
 #[cfg(test)]
@@ -89,7 +90,7 @@ struct Checker<'a> {
 
 fn article(ty: &Ty) -> String {
     let name = if *ty == Ty::Dyn { "value".to_owned() } else { ty.to_string() };
-    if name.starts_with(['a', 'e', 'i', 'o', 'u']) { format!("an {name}") } else { format!("a {name}") }
+    if name.starts_with(['a', 'e', 'i', 'o', 'u', 'I']) { format!("an {name}") } else { format!("a {name}") }
 }
 
 impl Checker<'_> {

@@ -3,7 +3,10 @@
 use cel::common::ast::{CallExpr, Expr, IdedExpr, LiteralValue, operators as op};
 
 use super::{Checker, article};
-use crate::{cel::ty::Ty, suggest};
+use crate::{
+    cel::{lib::Kind, ty::Ty},
+    suggest,
+};
 
 impl Checker<'_> {
     /// Type of an operator's result; None: the name is not an operator's.
@@ -84,7 +87,9 @@ impl Checker<'_> {
         if same && ordered(&x) && ordered(&y) {
             return Ty::Bool;
         }
-        self.fault_op(e, format!("{sign} does not compare {} with {}", article(&x), article(&y)))
+        let quantities = [&x, &y].iter().all(|t| *t.non_null() == Ty::Of(Kind::Quantity));
+        let instead = if quantities { "; use isLessThan(), isGreaterThan() or compareTo()" } else { "" };
+        self.fault_op(e, format!("{sign} does not compare {} with {}{instead}", article(&x), article(&y)))
     }
 
     fn arithmetic(&mut self, e: &IdedExpr, sign: &str, a: &IdedExpr, b: &IdedExpr) -> Ty {

@@ -8,7 +8,13 @@ use cel::{
 use regex::Regex;
 
 use super::{Unsupported, ops, slots::Slot, val::Const};
-use crate::cel::program;
+use crate::cel::{
+    lib::{self, Fun, On},
+    program,
+};
+
+/// Most arguments of a function of the libraries, with the receiver.
+pub const MAX_ARGUMENTS: usize = 4;
 
 /// A node of a compiled expression.
 #[derive(Debug)]
@@ -40,6 +46,8 @@ pub enum Node {
     Size(Box<Node>),
     Convert(Kind, Box<Node>),
     Clock(Clock, Box<Node>),
+    /// In a time zone.
+    ClockIn(Clock, Box<Node>, Box<Where>),
     Text(Text, Box<Node>, Box<Node>),
     Matches(Box<Node>, Box<Regex>),
     List(Box<[Node]>),
@@ -52,6 +60,27 @@ pub enum Node {
     Exists(Box<Each>),
     One(Box<Each>),
     Collect(Box<Each>),
+    Call(Box<Call>),
+}
+
+/// A function of the libraries.
+#[derive(Debug)]
+pub struct Call {
+    /// The function.
+    pub fun: Fun,
+    /// Its arguments, the receiver first, without the pattern.
+    pub args: Box<[Node]>,
+    /// Its pattern, if it has one.
+    pub pattern: Option<Regex>,
+}
+
+/// A time zone.
+#[derive(Debug)]
+pub enum Where {
+    /// Written in the rule.
+    Known(ops::Zone),
+    /// Computed.
+    Computed(Node),
 }
 
 /// A loop.
@@ -257,6 +286,9 @@ impl Builder {
                 }
             }
             (_, [a]) => {
+                if let Some(fun) = Fun::of(On::Nothing, name) {
+                    return self.library(fun, None, &call.args);
+                }
                 let Some(kind) = Kind::of(name) else { return Err(Unsupported("a function")) };
                 let of = self.node(a)?;
                 // constants are converted once
@@ -273,6 +305,10 @@ impl Builder {
 
     fn method(&mut self, call: &CallExpr, target: &IdedExpr) -> Built {
         let name = call.func_name.as_str();
+        if let Some(fun) = program::function(call, |name| self.loops.iter().any(|l| l == name)) {
+            let of = if matches!(fun.on(), On::Space(_)) { None } else { Some(target) };
+            return self.library(fun, of, &call.args);
+        }
         match (name, call.args.as_slice()) {
             ("size", []) => Ok(Node::Size(self.boxed(target)?)),
             ("hasValue", []) => Ok(Node::HasValue(self.boxed(target)?)),
@@ -287,12 +323,49 @@ impl Builder {
                 Some(get) => Ok(Node::Clock(get, self.boxed(target)?)),
                 None => Err(Unsupported("a function")),
             },
+            (_, [with]) if Clock::of(name).is_some() => {
+                let Some(get) = Clock::of(name) else { return Err(Unsupported("a function")) };
+                let zone = match &with.expr {
+                    Expr::Literal(LiteralValue::String(text)) => {
+                        ops::zone(text.inner()).map(Where::Known).ok_or(Unsupported("a time zone"))?
+                    }
+                    _ => Where::Computed(self.node(with)?),
+                };
+                Ok(Node::ClockIn(get, self.boxed(target)?, Box::new(zone)))
+            }
             (_, [with]) => match Text::of(name) {
                 Some(text) => Ok(Node::Text(text, self.boxed(target)?, self.boxed(with)?)),
                 None => Err(Unsupported("a function")),
             },
             _ => Err(Unsupported("a function")),
         }
+    }
+
+    /// A function of the libraries. What a literal stands for is made now.
+    fn library(&mut self, fun: Fun, of: Option<&IdedExpr>, args: &[IdedExpr]) -> Built {
+        let (pattern, args) = match (fun.has_pattern(), args.split_first()) {
+            (true, Some((IdedExpr { expr: Expr::Literal(LiteralValue::String(text)), .. }, rest))) => {
+                (Some(program::pattern(text.inner()).map_err(|_| Unsupported("a pattern"))?), rest)
+            }
+            (true, _) => return Err(Unsupported("a pattern that is no constant")),
+            (false, _) => (None, args),
+        };
+        let mut nodes = of.into_iter().chain(args).map(|a| self.node(a)).collect::<Result<Vec<_>, _>>()?;
+        for (at, node) in nodes.iter_mut().enumerate() {
+            if let Node::Const(Const::Str(text)) = node
+                // one that was computed and stands for nothing has no value when it runs
+                && let Some(Ok(ext)) = lib::literal(fun, at, text)
+            {
+                *node = Node::Const(Const::Ext(ext.into(), text.clone()));
+            }
+        }
+        if fun.makes() && matches!(nodes.as_slice(), [Node::Const(Const::Ext(..))]) {
+            return nodes.pop().ok_or(Unsupported("a function"));
+        }
+        if nodes.len() > MAX_ARGUMENTS {
+            return Err(Unsupported("a function"));
+        }
+        Ok(Node::Call(Box::new(Call { fun, args: nodes.into(), pattern })))
     }
 
     /// A loop in the form that the macros give it.

@@ -18,6 +18,12 @@ pub use slots::Slots;
 
 use build::Node;
 
+/// Whether a text is a time zone.
+#[must_use]
+pub fn is_zone(text: &str) -> bool {
+    ops::zone(text).is_some()
+}
+
 /// A compiled expression.
 #[derive(Debug)]
 pub struct Code(Node);

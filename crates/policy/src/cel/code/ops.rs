@@ -1,6 +1,7 @@
 //! Operators and functions of compiled rules on values, each as the evaluator `cel` computes it.
 
 use chrono::{DateTime, Datelike, FixedOffset, NaiveDate, TimeDelta, Timelike};
+use chrono_tz::Tz;
 
 use super::{
     Fail,
@@ -205,6 +206,7 @@ pub fn convert<'a>(to: Kind, of: Val<'a>) -> R<'a> {
         (Kind::String, Val::Bool(b), _) => Ok(Val::Str(if *b { "true" } else { "false" })),
         (Kind::Timestamp, _, Some(s)) => DateTime::parse_from_rfc3339(s).ok().filter(in_years).map(Val::Time).ok_or(fail),
         (Kind::Usd, _, Some(s)) => polity_api::money::parse_usd(s).map(Val::Int).map_err(|_| fail),
+        (Kind::String, Val::Ext(ext), _) => ext.text().map(|text| Val::Text(text.into())).ok_or(Fail::Type("string")),
         // rare, and with rules of their own: one implementation
         (Kind::Bool | Kind::Duration, _, Some(_)) | (Kind::String, Val::Time(_) | Val::Span(_), _) | (Kind::Timestamp, Val::Int(_), _) => {
             let value = eval::standard(to.name(), of.to_cel());
@@ -212,6 +214,49 @@ pub fn convert<'a>(to: Kind, of: Val<'a>) -> R<'a> {
         }
         _ => Err(Fail::Type(to.name())),
     }
+}
+
+/// A time zone: by its name in the IANA database, or a distance from UTC.
+#[derive(Clone, Copy, Debug)]
+pub enum Zone {
+    /// By name.
+    Named(Tz),
+    /// East of UTC.
+    Offset(FixedOffset),
+}
+
+impl std::fmt::Display for Zone {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Named(tz) => f.write_str(tz.name()),
+            Self::Offset(offset) => offset.fmt(f),
+        }
+    }
+}
+
+/// Reads `Europe/Berlin`, `+02:00` or nothing for UTC.
+pub fn zone(text: &str) -> Option<Zone> {
+    let Some((hours, minutes)) = text.split_once(':') else {
+        return if text.is_empty() { Some(Zone::Named(Tz::UTC)) } else { text.parse().ok().map(Zone::Named) };
+    };
+    let (h, m): (i32, i32) = (hours.parse().ok()?, minutes.parse().ok()?);
+    if !(-23..=23).contains(&h) || !(0..=59).contains(&m) {
+        return None;
+    }
+    let minutes = if hours.starts_with('-') { h * 60 - m } else { h * 60 + m };
+    FixedOffset::east_opt(minutes * 60).map(Zone::Offset)
+}
+
+/// `of.getHours(zone)` and the others.
+pub fn clock_in<'a>(get: Clock, of: &Val<'a>, zone: Zone) -> R<'a> {
+    let Val::Time(t) = of else { return Err(Fail::Type(get.name())) };
+    clock(
+        get,
+        &Val::Time(match zone {
+            Zone::Named(tz) => t.with_timezone(&tz).fixed_offset(),
+            Zone::Offset(offset) => t.with_timezone(&offset),
+        }),
+    )
 }
 
 /// `of.getHours()` and the others, in UTC.

@@ -1,6 +1,12 @@
 //! Which part of a rule decided that it does not hold, in words that hold no value of a call: only names, types and the rule's own constants. Runs on demand.
 
-use super::{Code, Fail, Machine, build::Node, ops, show::text, val::Val};
+use super::{
+    Code, Fail, Machine,
+    build::{Node, Where},
+    ops,
+    show::text,
+    val::Val,
+};
 
 /// The part of a rule that is false or has no value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -143,6 +149,7 @@ fn kind(val: &Val<'_>) -> &'static str {
         Val::Time(_) => "timestamp",
         Val::Span(_) => "duration",
         Val::Opt(_) => "optional",
+        Val::Ext(ext) => ext.kind().word(),
         other if other.list_len().is_some() => "list",
         _ => "object",
     }
@@ -157,6 +164,11 @@ fn children(node: &Node) -> Vec<&Node> {
         Node::Not(a) | Node::Neg(a) | Node::Size(a) | Node::Convert(_, a) | Node::Clock(_, a) | Node::Matches(a, _) => vec![a],
         Node::HasValue(a) | Node::Unwrap(a) | Node::Has(a, _) | Node::Field(a, _) | Node::FieldOpt(a, _) => vec![a],
         Node::Cond(a, b, c) => vec![a, b, c],
+        Node::ClockIn(_, a, zone) => match &**zone {
+            Where::Known(_) => vec![a],
+            Where::Computed(zone) => vec![a, zone],
+        },
+        Node::Call(call) => call.args.iter().collect(),
         Node::List(items) => items.iter().collect(),
         Node::Map(entries) => entries.iter().flat_map(|(k, v)| [k, v]).collect(),
         Node::All(each) | Node::Exists(each) | Node::One(each) | Node::Collect(each) => {

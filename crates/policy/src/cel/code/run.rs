@@ -4,12 +4,12 @@ use std::cmp::Ordering;
 
 use super::{
     Code, Fail,
-    build::{Node, Order},
+    build::{Call, MAX_ARGUMENTS, Node, Order, Where},
     ops,
     slots::Slots,
     val::Val,
 };
-use crate::cel::meter::Meter;
+use crate::cel::{lib, meter::Meter};
 
 /// What running needs: variables, the loops around, the budget.
 pub struct Machine<'a, 'm> {
@@ -99,6 +99,18 @@ impl<'a, 'm> Machine<'a, 'm> {
                 ops::convert(*to, of)
             }
             Node::Clock(get, of) => ops::clock(*get, &self.eval(of)?),
+            Node::ClockIn(get, of, zone) => {
+                let of = self.eval(of)?;
+                let zone = match &**zone {
+                    Where::Known(zone) => *zone,
+                    Where::Computed(node) => {
+                        let text = self.eval(node)?;
+                        text.str().and_then(ops::zone).ok_or(Fail::Function(get.name()))?
+                    }
+                };
+                ops::clock_in(*get, &of, zone)
+            }
+            Node::Call(call) => self.library(call),
             Node::List(items) => items.iter().map(|item| self.eval(item)).collect::<Result<Vec<_>, _>>().map(|l| Val::List(l.into())),
             Node::Map(entries) => self.map(entries),
             Node::Unwrap(of) => match self.eval(of)? {
@@ -214,6 +226,15 @@ impl<'a, 'm> Machine<'a, 'm> {
                 _ => Err(Fail::Type("a condition")),
             },
         }
+    }
+
+    fn library(&mut self, call: &'a Call) -> R<'a> {
+        let mut values: [Val<'a>; MAX_ARGUMENTS] = [const { Val::Null }; MAX_ARGUMENTS];
+        for (value, arg) in values.iter_mut().zip(&call.args) {
+            *value = self.eval(arg)?;
+        }
+        let args = values.get(..call.args.len()).unwrap_or_default();
+        lib::call(call.fun, args, &lib::With { pattern: call.pattern.as_ref(), meter: self.meter })
     }
 
     fn map(&mut self, entries: &'a [(Node, Node)]) -> R<'a> {

@@ -3,9 +3,10 @@
 use std::fmt::Write as _;
 
 use super::{
-    build::{Arith, Each, Node, Order},
+    build::{Arith, Call, Each, Node, Order, Where},
     val::Const,
 };
+use crate::cel::lib::{Ext, On};
 
 /// Writes to a `String`, which cannot fail.
 macro_rules! put {
@@ -83,6 +84,16 @@ impl<'a> Writer<'a> {
             Node::IndexOpt(of, key) => self.index(of, "[?", key),
             Node::Size(of) => self.method(of, "size", None),
             Node::Clock(get, of) => self.method(of, get.name(), None),
+            Node::ClockIn(get, of, zone) => {
+                self.at(7, of);
+                put!(self.out, ".{}(", get.name());
+                match &**zone {
+                    Where::Known(zone) => self.out += &quoted(&zone.to_string()),
+                    Where::Computed(node) => self.show(node),
+                }
+                self.out.push(')');
+            }
+            Node::Call(call) => self.call(call),
             Node::Convert(to, of) => {
                 put!(self.out, "{}(", to.name());
                 self.show(of);
@@ -163,6 +174,37 @@ impl<'a> Writer<'a> {
         self.out.push(')');
     }
 
+    fn call(&mut self, call: &'a Call) {
+        let args = match (call.fun.on(), call.args.split_first()) {
+            (On::Value(_), Some((of, args))) => {
+                self.at(7, of);
+                self.out.push('.');
+                args
+            }
+            (On::Space(space), _) => {
+                put!(self.out, "{space}.");
+                &call.args
+            }
+            _ => &call.args,
+        };
+        put!(self.out, "{}(", call.fun.name());
+        let mut first = true;
+        if let Some(pattern) = &call.pattern {
+            self.out += &quoted(pattern.as_str());
+            first = false;
+        }
+        for arg in args {
+            self.out += if first { "" } else { ", " };
+            first = false;
+            match arg {
+                // a text that stands for a value where either may be given
+                Node::Const(Const::Ext(_, text)) if call.fun.reads(1).is_some() => self.out += &quoted(text),
+                arg => self.show(arg),
+            }
+        }
+        self.out.push(')');
+    }
+
     fn each(&mut self, each: &'a Each, name: &str) {
         self.at(7, &each.range);
         let depth = self.loops.len();
@@ -233,6 +275,15 @@ fn constant(c: &Const, out: &mut String) {
             put!(out, "{d:?}");
         }
         Const::Str(s) => *out += &quoted(s),
+        Const::Ext(ext, text) => {
+            let made = match **ext {
+                Ext::Quantity(_) => "quantity",
+                Ext::Ip(_) => "ip",
+                Ext::Cidr(_) => "cidr",
+                Ext::Url(_) => "url",
+            };
+            put!(out, "{made}({})", quoted(text));
+        }
         Const::Time(t) => {
             put!(out, "timestamp('{}')", t.to_rfc3339());
         }

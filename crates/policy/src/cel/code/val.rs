@@ -1,7 +1,7 @@
 //! Values of compiled rules: borrowed from the request, the snapshot and the program wherever that can be, so that reading an argument copies nothing.
 //! Equality and order are those of the evaluator `cel`; a test holds them equal.
 
-use std::{cmp::Ordering, rc::Rc};
+use std::{cmp::Ordering, rc::Rc, sync::Arc};
 
 use cel::Value;
 use chrono::{DateTime, FixedOffset, TimeDelta};
@@ -9,6 +9,7 @@ use serde_json::Value as Json;
 
 use super::Fail;
 use crate::cel::{
+    lib::Ext,
     ty::Ty,
     value::{self, Number},
 };
@@ -44,6 +45,8 @@ pub enum Val<'a> {
     Map(Rc<[(Val<'a>, Val<'a>)]>),
     /// The result of optional syntax.
     Opt(Option<Rc<Val<'a>>>),
+    /// A quantity, an address, a network, a URL.
+    Ext(Arc<Ext>),
 }
 
 /// A constant of a program.
@@ -65,6 +68,8 @@ pub enum Const {
     Span(TimeDelta),
     /// list.
     List(Box<[Const]>),
+    /// A quantity, an address, a network, a URL, with the text that the rule has for it.
+    Ext(Arc<Ext>, Box<str>),
 }
 
 impl Const {
@@ -79,6 +84,7 @@ impl Const {
             Self::Time(t) => Val::Time(*t),
             Self::Span(d) => Val::Span(*d),
             Self::List(l) => Val::Consts(l),
+            Self::Ext(e, _) => Val::Ext(Arc::clone(e)),
         }
     }
 
@@ -94,7 +100,7 @@ impl Const {
             Val::Time(t) => Self::Time(*t),
             Val::Span(d) => Self::Span(*d),
             Val::Consts(l) => Self::List((*l).into()),
-            Val::Json(..) | Val::Strings(_) | Val::List(_) | Val::Map(_) | Val::Opt(_) => return None,
+            Val::Json(..) | Val::Strings(_) | Val::List(_) | Val::Map(_) | Val::Opt(_) | Val::Ext(_) => return None,
         })
     }
 }
@@ -193,6 +199,7 @@ impl<'a> Val<'a> {
             (Self::Str(_) | Self::Text(_), _) => self.str() == other.str(),
             (Self::Time(a), Val::Time(b)) => a == b,
             (Self::Span(a), Val::Span(b)) => a == b,
+            (Self::Ext(a), Val::Ext(b)) => a == b,
             (Self::Opt(a), Val::Opt(b)) => match (a, b) {
                 (None, None) => true,
                 (Some(a), Some(b)) => a.equals(b),
@@ -249,10 +256,36 @@ impl<'a> Val<'a> {
             Self::Consts(l) => Value::List(l.iter().map(|c| c.val().to_cel()).collect::<Vec<_>>().into()),
             Self::List(l) => Value::List(l.iter().map(Val::to_cel).collect::<Vec<_>>().into()),
             Self::Map(m) => value::map(m.iter().map(|(k, v)| (k.str().unwrap_or_default(), v.to_cel()))),
-            Self::Opt(o) => Value::Opaque(std::sync::Arc::new(
+            Self::Ext(e) => Value::Opaque(e.clone()),
+            Self::Opt(o) => Value::Opaque(Arc::new(
                 o.as_ref().map_or_else(cel::objects::OptionalValue::none, |v| cel::objects::OptionalValue::of(v.to_cel())),
             )),
         }
+    }
+
+    /// A value of the evaluator `cel`; None: of a type that rules do not have.
+    pub fn of_cel(value: &Value) -> Option<Val<'static>> {
+        Some(match value {
+            Value::List(items) => Val::List(items.iter().map(Val::of_cel).collect::<Option<_>>()?),
+            Value::Map(map) => Val::Map(
+                map.map
+                    .iter()
+                    .map(|(k, v)| match k {
+                        cel::objects::Key::String(k) => Some((Val::Text(k.as_str().into()), Val::of_cel(v)?)),
+                        _ => None,
+                    })
+                    .collect::<Option<_>>()?,
+            ),
+            Value::Opaque(opaque) => match (opaque.downcast_ref::<Ext>(), opaque.downcast_ref::<cel::objects::OptionalValue>()) {
+                (Some(ext), _) => Val::Ext(Arc::new(ext.clone())),
+                (None, Some(optional)) => Val::Opt(match optional.value() {
+                    Some(inner) => Some(Rc::new(Val::of_cel(inner)?)),
+                    None => None,
+                }),
+                (None, None) => return None,
+            },
+            scalar => return Val::scalar(scalar.clone()),
+        })
     }
 
     /// A scalar of the evaluator `cel`; None: not a scalar.
