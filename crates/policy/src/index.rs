@@ -2,13 +2,13 @@
 //! It only narrows: what it gives is still matched in full.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::OnceLock,
 };
 
 use polity_api::policy::Match;
 
-use crate::{Key, Problem, decide::Granted, grant::Action, snapshot::PolicyInForce};
+use crate::{Key, Problem, cel::code::Code, compile::CompiledRule, decide::Granted, grant::Action, snapshot::PolicyInForce};
 
 /// Policies that may select one Tool, by what of the call they ask for.
 #[derive(Debug, Default)]
@@ -24,6 +24,8 @@ pub(crate) struct Index {
     pub rewriting: Vec<usize>,
     /// Number of expressions that more than one rule has.
     pub twins: usize,
+    /// Number of parts of expressions that more than one rule has.
+    pub shared: usize,
 }
 
 /// A Policy that may select the Tool.
@@ -35,6 +37,8 @@ pub(crate) struct Entry {
     pub typed: OnceLock<Option<Problem>>,
     /// For each rule: the number of its expression, if other rules have the same and it means the same in each.
     pub twins: Box<[Option<u32>]>,
+    /// For each rule and each part of it that may be shared: its number, if other rules have it. Empty for a rule that shares nothing.
+    pub shared: Box<[Box<[Option<u32>]>]>,
 }
 
 impl Index {
@@ -49,10 +53,11 @@ impl Index {
             if policy.compiled.rewrites() {
                 index.rewriting.push(place);
             }
-            index.entries.push(Entry { policy: place, typed: OnceLock::new(), twins: Box::default() });
+            index.entries.push(Entry { policy: place, typed: OnceLock::new(), twins: Box::default(), shared: Box::default() });
             chosen.push(policy);
         }
         index.find_twins(&chosen);
+        index.find_shared(&chosen);
         index
     }
 
@@ -112,6 +117,35 @@ impl Index {
         self.twins = counts.len();
         for (entry, policy) in self.entries.iter_mut().zip(policies) {
             entry.twins = (0..rules(policy)).map(|r| text(policy, r).and_then(|e| counts.get(&e)).map(|(_, twin)| *twin)).collect();
+        }
+    }
+
+    /// Numbers the parts that several rules have. Rules that have the whole expression in common are evaluated once anyway and count once.
+    fn find_shared(&mut self, policies: &[&PolicyInForce]) {
+        fn parts(rule: &CompiledRule) -> &[String] {
+            rule.program.code.as_ref().map(Code::shared).unwrap_or_default()
+        }
+        let mut counts: BTreeMap<&str, (u32, u32)> = BTreeMap::new();
+        let mut twins = BTreeSet::new();
+        for (entry, policy) in self.entries.iter().zip(policies) {
+            for (at, rule) in policy.compiled.rules.iter().enumerate() {
+                let twin = entry.twins.get(at).copied().flatten();
+                if twin.is_none_or(|twin| twins.insert(twin)) {
+                    parts(rule).iter().for_each(|part| counts.entry(part).or_default().0 += 1);
+                }
+            }
+        }
+        counts.retain(|_, (count, _)| *count > 1);
+        for (number, (_, place)) in (0..).zip(counts.values_mut()) {
+            *place = number;
+        }
+        self.shared = counts.len();
+        for (entry, policy) in self.entries.iter_mut().zip(policies) {
+            let numbers = |rule: &CompiledRule| -> Box<[Option<u32>]> {
+                let numbers: Vec<_> = parts(rule).iter().map(|part| counts.get(part.as_str()).map(|(_, place)| *place)).collect();
+                if numbers.iter().any(Option::is_some) { numbers.into() } else { Box::default() }
+            };
+            entry.shared = policy.compiled.rules.iter().map(numbers).collect();
         }
     }
 

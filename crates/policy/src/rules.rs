@@ -49,12 +49,13 @@ pub(crate) fn apply(snapshot: &Snapshot, request: &Request<'_>, g: &Granted<'_>,
         if grant::selects(policy.policy.spec.matches.as_ref(), &action, |role| vars::holds(g, &policy.namespace, role)) {
             // what compiles is no part of the budget: a Policy and a Tool meet for the first time only once
             let check = || policy.compiled.typed(&policy.policy.spec, &tool.facts, &tool.compiled);
-            selecting.push(Selected { policy, untyped: entry.typed.get_or_init(check).as_ref(), twins: &entry.twins });
+            let untyped = entry.typed.get_or_init(check).as_ref();
+            selecting.push(Selected { policy, untyped, twins: &entry.twins, shared: &entry.shared });
         }
     }
     match vars::slots(snapshot, request, g) {
         Ok(slots) => {
-            let mut session = Session::new(Arc::clone(meter), slots);
+            let mut session = Session::new(Arc::clone(meter), slots).sharing(index.shared);
             let mut known: Vec<Option<Outcome>> = vec![None; index.twins];
             // what enforces is evaluated first: rules that only observe can use up nothing but what is left
             for enforcing in [true, false] {
@@ -108,6 +109,8 @@ struct Selected<'a> {
     untyped: Option<&'a Problem>,
     /// For each rule: the number of its expression, if others have it too.
     twins: &'a [Option<u32>],
+    /// For each rule and each of its parts that may be shared: the number of the part, if others have it too.
+    shared: &'a [Box<[Option<u32>]>],
 }
 
 /// Findings of one Policy. `known` has the outcomes of expressions that several rules share.
@@ -136,12 +139,13 @@ fn judge<'a>(
             continue;
         }
         let twin = selected.twins.get(at).copied().flatten().and_then(|twin| known.get_mut(twin as usize));
+        let shared = selected.shared.get(at).map(AsRef::as_ref).unwrap_or_default();
         let outcome = match twin {
             _ if compiled.quarantined() => Outcome::Panicked,
-            None => session.eval(&compiled.program),
+            None => session.eval_known(&compiled.program, shared),
             Some(Some(outcome)) => outcome.clone(),
             Some(unknown) => {
-                let outcome = session.eval(&compiled.program);
+                let outcome = session.eval_known(&compiled.program, shared);
                 // once the budget is spent, nothing is known
                 *unknown = Some(outcome.clone()).filter(|o| *o != Outcome::Spent);
                 outcome

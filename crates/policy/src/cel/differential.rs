@@ -12,6 +12,7 @@ use serde_json::{Value as Json, json};
 use super::{
     check::check,
     code::{Fail, Machine, val::Val},
+    eval::Outcome,
     eval_tests::{TYPED, session},
     lib::Ext,
     meter::{Limits, MAX_STEPS},
@@ -347,6 +348,75 @@ fn compiled_rules_are_what_cel_computes() {
     let accepted = seen.get();
     // a generator that the checker refuses proves nothing
     assert!(accepted * 2 > cases, "only {accepted} of {cases} expressions passed the checker");
+}
+
+/// Rules made of the same parts, one after the other, with and without a memory of these parts, within a budget. Ok(true): a part was looked up.
+fn compare_sharing(rules: &[String], args: &Json, steps: u64) -> Result<bool, String> {
+    let mut programs = Vec::new();
+    for text in rules {
+        let Ok(parsed) = program::parse(text) else { return Ok(false) };
+        if !check(&parsed, &TYPED).is_empty() {
+            return Ok(false);
+        }
+        programs.push(program::finish(parsed)?);
+    }
+    let mut counts: std::collections::BTreeMap<&str, u32> = std::collections::BTreeMap::new();
+    for part in programs.iter().filter_map(|p| p.code.as_ref().ok()).flat_map(|code| code.shared()) {
+        *counts.entry(part).or_default() += 1;
+    }
+    counts.retain(|_, count| *count > 1);
+    let place = |part: &String| counts.keys().position(|known| known == part).and_then(|at| u32::try_from(at).ok());
+    let numbers: Vec<Vec<Option<u32>>> =
+        programs.iter().map(|p| p.code.as_ref().map(|code| code.shared().iter().map(place).collect()).unwrap_or_default()).collect();
+    let limits = Limits { steps, time: std::time::Duration::from_secs(20) };
+    let (mut alone, mut sharing) = (session(args, limits), session(args, limits).sharing(counts.len()));
+    for ((text, program), numbers) in rules.iter().zip(&programs).zip(&numbers) {
+        let (want, got) = (alone.eval(program), sharing.eval_known(program, numbers));
+        // how far beyond its end a budget is seen to be spent is another matter
+        let same_steps = want == Outcome::Spent || alone.steps() == sharing.steps();
+        if want != got || !same_steps {
+            return Err(format!(
+                "{text} of {rules:?}\nover {args} within {steps}: {want:?} {}, sharing {got:?} {}",
+                alone.steps(),
+                sharing.steps()
+            ));
+        }
+    }
+    Ok(sharing.known() > 0)
+}
+
+#[test]
+fn what_rules_share_changes_neither_outcomes_nor_steps() {
+    let part = prop::sample::select(vec![
+        "args.list.all(x, x / args.i > 0)",
+        "args.objects.exists(o, o.s == args.s)",
+        "args.map.exists_one(k, args.map[k] > args.list[0])",
+        "args.texts.filter(t, t.matches('^a')).size() > 0",
+        "args.s.matches('^a+b?$')",
+        "(quantity(args.s).sign() == args.list.sum())",
+        "sets.contains(args.list, [args.i])",
+        "(now.getHours('Europe/Berlin') > args.i)",
+    ]);
+    let steps = prop_oneof![0_u64..400, Just(MAX_STEPS)];
+    let mut runner = TestRunner::new(Config { cases: 1000, failure_persistence: None, ..Config::default() });
+    let used = std::cell::Cell::new(0_u32);
+    let strategy = (part.clone(), part, text("bool", 2), text("bool", 2), arguments(), steps);
+    let result = runner.run(&strategy, |(p, q, a, b, args, steps)| {
+        let rules = [
+            format!("{p} && {a}"),
+            format!("{b} || ({q} && {p})"),
+            format!("{a} ? {p} : !({q})"),
+            format!("({q} || {a}) && ({p} || {b})"),
+            p.to_owned(),
+        ];
+        match compare_sharing(&rules, &args, steps) {
+            Ok(shared) => used.set(used.get() + u32::from(shared)),
+            Err(difference) => return Err(TestCaseError::fail(difference)),
+        }
+        Ok(())
+    });
+    result.unwrap_or_else(|e| panic!("{e}"));
+    assert!(used.get() > 200, "only {} cases shared anything", used.get());
 }
 
 fn outcome(value: &Result<Val<'_>, Fail<'_>>) -> (Option<bool>, Option<String>) {

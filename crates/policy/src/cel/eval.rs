@@ -17,7 +17,7 @@ use cel::{
 };
 
 use super::{
-    code::{Code, Fail, Machine, Part, Slots, val::Val},
+    code::{Code, Fail, Machine, Memo, Part, Slots, val::Val},
     lib::{self, Ext, Fun},
     meter::Meter,
     program::{self, CALL, MATCH, Program, TICK},
@@ -101,12 +101,33 @@ pub struct Session<'a> {
     meter: Arc<Meter>,
     /// The evaluator `cel`, once a rule needs it.
     oracle: Option<Context<'static, 'static>>,
+    /// Values of parts that several rules have.
+    memo: Box<Memo<'a>>,
 }
 
 impl<'a> Session<'a> {
     /// Starts with a budget and variables.
     pub fn new(meter: Arc<Meter>, slots: Slots<'a>) -> Self {
-        Self { slots, meter, oracle: None }
+        Self { slots, meter, oracle: None, memo: Box::default() }
+    }
+
+    /// Sets how many parts of expressions several rules have.
+    #[must_use]
+    pub fn sharing(mut self, parts: usize) -> Self {
+        self.memo = std::iter::repeat_with(|| None).take(parts).collect();
+        self
+    }
+
+    /// Sets what is known of a part that several rules have.
+    #[cfg(test)]
+    pub fn know(&mut self, part: usize, value: bool, steps: u64) {
+        self.memo[part] = Some((Ok(Val::Bool(value)), steps));
+    }
+
+    /// How many parts that several rules have are known.
+    #[cfg(test)]
+    pub fn known(&self) -> usize {
+        self.memo.iter().flatten().count()
     }
 
     /// Steps charged so far.
@@ -123,17 +144,22 @@ impl<'a> Session<'a> {
 
     /// Evaluates a program in its compiled form, or with `cel` if it has none.
     pub fn eval(&mut self, program: &'a Program) -> Outcome {
+        self.eval_known(program, &[])
+    }
+
+    /// Likewise, where each part of it that other rules have as well has a number.
+    pub fn eval_known(&mut self, program: &'a Program, numbers: &'a [Option<u32>]) -> Outcome {
         match &program.code {
-            Ok(code) => self.compiled(program.cost, code),
+            Ok(code) => self.compiled(program.cost, code, numbers),
             Err(_) => self.interpreted(program),
         }
     }
 
-    fn compiled(&self, cost: u64, code: &'a Code) -> Outcome {
+    fn compiled(&mut self, cost: u64, code: &'a Code, numbers: &'a [Option<u32>]) -> Outcome {
         if !self.meter.charge(cost) {
             return Outcome::Spent;
         }
-        let mut machine = Machine::new(&self.slots, &self.meter);
+        let mut machine = Machine::new(&self.slots, &self.meter).knowing(numbers, &mut self.memo);
         let result = catch_unwind(AssertUnwindSafe(|| machine.run(code)));
         self.meter.look_again();
         match result {

@@ -201,6 +201,39 @@ fn the_deepest_expressions_fit_a_small_stack() {
 }
 
 #[test]
+fn a_part_that_several_rules_have_is_computed_once() {
+    let args = json!({"list": [1, 2], "s": "a"});
+    let program = program_of("args.list.all(x, x > 0) && args.s.matches('^a')");
+    let parts = program.code.as_ref().unwrap().shared();
+    assert_eq!(parts, ["args.list.all(x, x > 0)", "args.s.matches('^a')"]);
+    let numbers = [Some(0), None];
+    let mut session = session(&args, AMPLE).sharing(1);
+    assert_eq!(session.eval_known(&program, &numbers), Outcome::Holds);
+    let steps = session.steps();
+    assert_eq!((session.eval_known(&program, &numbers), session.known()), (Outcome::Holds, 1));
+    assert_eq!(session.steps(), 2 * steps, "what is looked up is charged as if it was computed");
+    // what is known is what counts, and it is charged before it counts
+    session.know(0, false, 1);
+    assert_eq!(session.eval_known(&program, &numbers), Outcome::Fails);
+    assert_eq!(session.eval(&program), Outcome::Holds);
+    session.know(0, true, MAX_STEPS);
+    assert_eq!(session.eval_known(&program, &numbers), Outcome::Spent);
+}
+
+#[test]
+fn what_depends_on_more_than_the_call_is_not_shared() {
+    for (text, want) in [
+        ("args.list.exists(x, x in args.list.map(y, y + 1))", vec!["args.list.exists(x, x in args.list.map(y, y + 1))"]),
+        ("args.texts.exists(t, t in roles)", vec![]),
+        ("roles.all(r, r != '') && args.s.find('a') == ''", vec!["args.s.find('a')"]),
+        ("args.s.matches('a') || !args.s.matches('a') || args.s.matches('b')", vec!["args.s.matches('a')", "args.s.matches('b')"]),
+        ("args.i > 1 && quantity('1').add(1).sign() == 1", vec![]),
+    ] {
+        assert_eq!(program_of(text).code.as_ref().unwrap().shared(), want, "{text}");
+    }
+}
+
+#[test]
 fn a_panic_is_caught() {
     let code = Err(super::code::Unsupported("nothing"));
     let program = Program { code, expr: cel::IdedExpr::default(), patterns: Arc::default(), cost: 1, uses_args: false, uses_roles: false };

@@ -111,7 +111,7 @@ impl Meter {
     }
 
     /// Steps charged so far.
-    #[cfg(test)]
+    #[must_use]
     pub fn steps(&self) -> u64 {
         self.steps.load(Ordering::Relaxed)
     }

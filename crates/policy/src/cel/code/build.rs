@@ -7,7 +7,7 @@ use cel::{
 };
 use regex::Regex;
 
-use super::{Unsupported, ops, slots::Slot, val::Const};
+use super::{Unsupported, ops, show, slots::Slot, val::Const};
 use crate::cel::{
     lib::{self, Fun, On},
     program,
@@ -61,6 +61,8 @@ pub enum Node {
     One(Box<Each>),
     Collect(Box<Each>),
     Call(Box<Call>),
+    /// A part that other rules may have as well, with its number among those of the expression.
+    Shared(usize, Box<Node>),
 }
 
 /// A function of the libraries.
@@ -167,17 +169,33 @@ impl Arith {
 
 type Built = Result<Node, Unsupported>;
 
-/// Compiles a tree.
+/// Compiles a tree, and names its parts that are worth to be computed once for all rules of a decision: by what they are as text. Those in a loop depend on its
+/// variable, and those with `roles` mean something else in each Org.
 ///
 /// # Errors
 /// It has something that compiled rules do not know.
-pub fn build(expr: &IdedExpr) -> Built {
-    Builder { loops: Vec::new() }.node(expr)
+pub fn build(expr: &IdedExpr) -> Result<(Node, Vec<String>), Unsupported> {
+    let mut builder = Builder { loops: Vec::new(), roles: false, shared: Vec::new() };
+    let node = builder.node(expr)?;
+    Ok((node, builder.shared))
 }
 
 struct Builder {
     /// Variables of the loops around, innermost last.
     loops: Vec<String>,
+    /// Whether `roles` was read since this was set back.
+    roles: bool,
+    /// Texts of the parts that may be shared.
+    shared: Vec<String>,
+}
+
+/// Whether computing a node takes much more than looking it up.
+fn worth_sharing(node: &Node) -> bool {
+    match node {
+        Node::All(_) | Node::Exists(_) | Node::One(_) | Node::Collect(_) | Node::Matches(..) | Node::ClockIn(..) => true,
+        Node::Call(call) => !call.fun.free(),
+        _ => false,
+    }
 }
 
 impl Builder {
@@ -186,6 +204,22 @@ impl Builder {
     }
 
     fn node(&mut self, e: &IdedExpr) -> Built {
+        let before = std::mem::take(&mut self.roles);
+        let node = self.bare(e)?;
+        let own = self.loops.is_empty() && !self.roles && worth_sharing(&node);
+        self.roles |= before;
+        if !own {
+            return Ok(node);
+        }
+        let text = show::text(&node);
+        let number = self.shared.iter().position(|known| *known == text).unwrap_or(self.shared.len());
+        if number == self.shared.len() {
+            self.shared.push(text);
+        }
+        Ok(Node::Shared(number, Box::new(node)))
+    }
+
+    fn bare(&mut self, e: &IdedExpr) -> Built {
         match &e.expr {
             Expr::Literal(literal) => literal_of(literal).map(Node::Const),
             Expr::Ident(name) => self.ident(name),
@@ -224,13 +258,16 @@ impl Builder {
         }
     }
 
-    fn ident(&self, name: &str) -> Built {
+    fn ident(&mut self, name: &str) -> Built {
         if let Some(depth) = self.loops.iter().rposition(|l| l == name) {
             return Ok(Node::Local(depth));
         }
         match name {
             "args" => Ok(Node::Args),
-            "roles" => Ok(Node::Roles),
+            "roles" => {
+                self.roles = true;
+                Ok(Node::Roles)
+            }
             "now" => Ok(Node::Now),
             _ => Err(Unsupported("a variable as a whole")),
         }

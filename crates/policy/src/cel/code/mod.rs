@@ -11,7 +11,7 @@ mod slots;
 pub mod val;
 
 pub use part::Part;
-pub use run::Machine;
+pub use run::{Machine, Memo};
 #[cfg(test)]
 pub use slots::FIELDS;
 pub use slots::Slots;
@@ -26,7 +26,11 @@ pub fn is_zone(text: &str) -> bool {
 
 /// A compiled expression.
 #[derive(Debug)]
-pub struct Code(Node);
+pub struct Code {
+    node: Node,
+    /// What may be shared with other rules, as text, by the number that its nodes have.
+    shared: Vec<String>,
+}
 
 /// Why an expression stays with the evaluator `cel`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +42,13 @@ impl Code {
     /// # Errors
     /// It has something that compiled rules do not know.
     pub fn new(expr: &cel::IdedExpr) -> Result<Self, Unsupported> {
-        build::build(expr).map(Self)
+        build::build(expr).map(|(node, shared)| Self { node, shared })
+    }
+
+    /// Parts that others may have as well, each as text. Two with the same text have the same value in one decision.
+    #[must_use]
+    pub fn shared(&self) -> &[String] {
+        &self.shared
     }
 }
 

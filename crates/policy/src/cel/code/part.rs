@@ -23,13 +23,13 @@ impl Code {
     /// The whole expression as text.
     #[cfg(test)]
     pub fn text(&self) -> String {
-        text(&self.0)
+        text(&self.node)
     }
 
     /// The part that decided, for an expression that is not true for the machine's variables.
     pub fn part<'a>(&'a self, machine: &mut Machine<'a, '_>) -> Part {
-        let node = decisive(&self.0, machine);
-        Part { expression: text(node), reads: reads(node, machine), would_pass: would_pass(&self.0, machine) }
+        let node = decisive(&self.node, machine);
+        Part { expression: text(node), reads: reads(node, machine), would_pass: would_pass(&self.node, machine) }
     }
 }
 
@@ -169,6 +169,7 @@ fn children(node: &Node) -> Vec<&Node> {
             Where::Computed(zone) => vec![a, zone],
         },
         Node::Call(call) => call.args.iter().collect(),
+        Node::Shared(_, of) => vec![of],
         Node::List(items) => items.iter().collect(),
         Node::Map(entries) => entries.iter().flat_map(|(k, v)| [k, v]).collect(),
         Node::All(each) | Node::Exists(each) | Node::One(each) | Node::Collect(each) => {

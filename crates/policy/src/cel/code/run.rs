@@ -16,6 +16,17 @@ pub struct Machine<'a, 'm> {
     pub(super) slots: &'m Slots<'a>,
     pub(super) locals: Vec<Val<'a>>,
     pub(super) meter: &'m Meter,
+    /// What is known of parts that several rules have.
+    memo: Option<Known<'a, 'm>>,
+}
+
+/// Values of the parts that several rules of a decision have, by number, each with the steps that it took.
+pub type Memo<'a> = [Option<(Result<Val<'a>, Fail<'a>>, u64)>];
+
+/// What is known, and under which number a rule's parts are found there.
+struct Known<'a, 'm> {
+    numbers: &'a [Option<u32>],
+    values: &'m mut Memo<'a>,
 }
 
 type R<'a> = Result<Val<'a>, Fail<'a>>;
@@ -23,7 +34,35 @@ type R<'a> = Result<Val<'a>, Fail<'a>>;
 impl<'a, 'm> Machine<'a, 'm> {
     /// A machine for the variables of one decision.
     pub fn new(slots: &'m Slots<'a>, meter: &'m Meter) -> Self {
-        Self { slots, locals: Vec::new(), meter }
+        Self { slots, locals: Vec::new(), meter, memo: None }
+    }
+
+    /// With what is known already: `numbers` has, for each shared part of the expression to run, its number in `values`.
+    pub fn knowing(mut self, numbers: &'a [Option<u32>], values: &'m mut Memo<'a>) -> Self {
+        self.memo = Some(Known { numbers, values }).filter(|known| !known.numbers.is_empty());
+        self
+    }
+
+    /// Looks a part up, or computes it and remembers it. Its steps are charged again, so that a rule takes what it takes alone.
+    fn shared(&mut self, number: usize, node: &'a Node) -> R<'a> {
+        let place = self.memo.as_ref().and_then(|known| known.numbers.get(number).copied().flatten());
+        let Some(place) = place else { return self.eval(node) };
+        let found = self.memo.as_ref().and_then(|known| known.values.get(place as usize)?.clone());
+        if let Some((value, steps)) = found {
+            if steps > 0 {
+                self.tick(steps)?;
+            }
+            return value;
+        }
+        let before = self.meter.steps();
+        let value = self.eval(node);
+        // once the budget is spent, nothing is known
+        if !self.meter.spent()
+            && let Some(entry) = self.memo.as_mut().and_then(|known| known.values.get_mut(place as usize))
+        {
+            *entry = Some((value.clone(), self.meter.steps() - before));
+        }
+        value
     }
 
     /// The value of an expression.
@@ -32,7 +71,7 @@ impl<'a, 'm> Machine<'a, 'm> {
     /// It has none for these variables, or the budget is spent.
     pub fn run(&mut self, code: &'a Code) -> R<'a> {
         self.locals.clear();
-        self.eval(&code.0)
+        self.eval(&code.node)
     }
 
     /// Charges steps.
@@ -111,6 +150,7 @@ impl<'a, 'm> Machine<'a, 'm> {
                 ops::clock_in(*get, &of, zone)
             }
             Node::Call(call) => self.library(call),
+            Node::Shared(number, of) => self.shared(*number, of),
             Node::List(items) => items.iter().map(|item| self.eval(item)).collect::<Result<Vec<_>, _>>().map(|l| Val::List(l.into())),
             Node::Map(entries) => self.map(entries),
             Node::Unwrap(of) => match self.eval(of)? {

@@ -38,6 +38,7 @@ fn level(node: &Node) -> u8 {
         Node::Arith(Arith::Add | Arith::Sub, ..) => 4,
         Node::Arith(..) => 5,
         Node::Not(_) | Node::Neg(_) => 6,
+        Node::Shared(_, of) => level(of),
         Node::Const(Const::Int(i)) if *i < 0 => 6,
         Node::Const(Const::Double(d)) if *d < 0.0 => 6,
         _ => 7,
@@ -94,6 +95,7 @@ impl<'a> Writer<'a> {
                 self.out.push(')');
             }
             Node::Call(call) => self.call(call),
+            Node::Shared(_, of) => self.show(of),
             Node::Convert(to, of) => {
                 put!(self.out, "{}(", to.name());
                 self.show(of);
