@@ -83,6 +83,12 @@ pub enum PolicyCommand {
         /// Test files and directories.
         #[arg(short = 't', long = "tests", required = true, num_args = 1..)]
         tests: Vec<PathBuf>,
+        /// Say what the tests try of each rule: how often it was looked at, held and failed, and which of its branches never ran.
+        #[arg(long)]
+        coverage: bool,
+        /// Fail unless each rule failed in a test and each of its branches ran. Says what is left out.
+        #[arg(long)]
+        full_coverage: bool,
         /// How to print.
         #[arg(short, long, value_enum, default_value_t)]
         output: Output,

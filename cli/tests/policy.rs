@@ -29,6 +29,35 @@ fn tests_pass_and_fail() {
 }
 
 #[test]
+fn coverage_says_what_no_test_tries() {
+    let (org, tests, dir) = (file("org.yaml"), file("tests.yaml"), tempfile::tempdir().unwrap());
+    run(&["policy", "test", "-f", &org, "-t", &tests, "--full-coverage"]).ends(0).has(&[
+        "RULE                TRIED   HELD   FAILED",
+        "shop/refunds/ask    3       1      2",
+        "shop/refunds/most   3       2      1",
+        "2 of 2 rules are covered in full",
+    ]);
+    let more = dir.path().join("more.yaml");
+    let rule = |name: &str, expression: &str| format!("    - {{name: {name}, expression: \"{expression}\", effect: Deny}}\n");
+    let head = "apiVersion: polity.dev/v1alpha1\nkind: Policy\nmetadata: {name: more, namespace: shop}\nspec:\n  mode: Observe\n";
+    let rules = rule("b", "args.amount <= 501 || agent.type == 'Human' && 'manager' in roles")
+        + &rule("c", "args.amount < 51 ? true : args.amount > 51");
+    std::fs::write(&more, format!("{head}  rules:\n{rules}")).unwrap();
+    let with = |flag: &str| run(&["policy", "test", "-f", &org, more.to_str().unwrap(), "-t", &tests, flag]);
+    with("--coverage").ends(0).has(&[
+        "shop/more/b         3       3      0        never failed   agent.type == 'Human' && 'manager' in roles; 'manager' in roles",
+        "3 of 4 rules are covered in full",
+    ]);
+    with("--full-coverage").ends(1).has(&["5 tests, 0 failed", "3 of 4 rules"]);
+    let all = ["policy", "test", "-f", &org, more.to_str().unwrap(), "-t", &tests, "--full-coverage", "-o", "json"];
+    let json = run(&all).ends(1).json();
+    assert_eq!((&json["passed"], &json["coverage"]["rules"], &json["coverage"]["full"]), (&false.into(), &4.into(), &3.into()));
+    let of_b = serde_json::json!({"rule": "shop/more/b", "tried": 3, "held": 3, "failed": 0, "branches": 2, "full": false,
+        "neverRan": ["agent.type == 'Human' && 'manager' in roles", "'manager' in roles"]});
+    assert_eq!(json["coverage"]["each"][0], of_b);
+}
+
+#[test]
 fn what_is_no_test_is_an_error() {
     let (org, dir) = (file("org.yaml"), tempfile::tempdir().unwrap());
     let at = dir.path().join("t.yaml");

@@ -16,7 +16,10 @@ use crate::{Verdict, args::PolicyCommand};
 pub fn run(command: &PolicyCommand, out: &mut dyn Write) -> Result<Verdict> {
     match command {
         PolicyCommand::Check { manifests, output } => check::run(manifests, *output, out),
-        PolicyCommand::Test { manifests, tests, output } => test::run(manifests, tests, *output, out),
+        PolicyCommand::Test { manifests, tests, coverage, full_coverage, output } => {
+            let coverage = test::Coverage { shown: *coverage || *full_coverage, required: *full_coverage };
+            test::run(manifests, tests, coverage, *output, out)
+        }
         PolicyCommand::Bench { manifests, tests, seconds, max_micros, output } => {
             bench::run(manifests, tests, *seconds, *max_micros, *output, out)
         }

@@ -5,21 +5,36 @@
 use std::{collections::BTreeSet, io::Write, path::PathBuf};
 
 use anyhow::{Context, Result, bail};
-use polity_policy::{Fixture, FixtureResult, run_fixtures};
+use polity_policy::{Fixture, FixtureResult, RuleCoverage, coverage, run_fixtures};
 use serde_json::{Value, json};
 
 use super::manifests;
-use crate::{Verdict, args::Output, yaml::documents};
+use crate::{Verdict, args::Output, table, yaml::documents};
 
-pub fn run(paths: &[PathBuf], tests: &[PathBuf], output: Output, out: &mut dyn Write) -> Result<Verdict> {
+/// What is asked about the coverage of rules.
+#[derive(Clone, Copy, Debug)]
+pub struct Coverage {
+    /// It is printed.
+    pub shown: bool,
+    /// Less than all is a failure.
+    pub required: bool,
+}
+
+pub fn run(paths: &[PathBuf], tests: &[PathBuf], asked: Coverage, output: Output, out: &mut dyn Write) -> Result<Verdict> {
     let fixtures = fixtures(tests)?;
     let (world, misshapen) = manifests::read(paths)?;
     let results = run_fixtures(&world, &fixtures);
     let failed = results.iter().filter(|r| !r.passed()).count();
-    let good = failed == 0 && misshapen.is_empty();
+    let rules = if asked.shown { Some(coverage(&world, &fixtures)) } else { None };
+    let covered = rules.iter().flatten().all(RuleCoverage::full);
+    let good = failed == 0 && misshapen.is_empty() && (covered || !asked.required);
     if output == Output::Json {
         let tests: Vec<Value> = results.iter().map(report).collect();
-        writeln!(out, "{}", json!({"passed": good, "total": results.len(), "failed": failed, "misshapen": misshapen, "tests": tests}))?;
+        let mut said = json!({"passed": good, "total": results.len(), "failed": failed, "misshapen": misshapen, "tests": tests});
+        if let Some(rules) = &rules {
+            said["coverage"] = covered_json(rules);
+        }
+        writeln!(out, "{said}")?;
     } else {
         for m in &misshapen {
             writeln!(out, "ERROR {} ({})\n      {}", m.object, m.file, m.problem)?;
@@ -31,6 +46,9 @@ pub fn run(paths: &[PathBuf], tests: &[PathBuf], output: Output, out: &mut dyn W
             }
         }
         writeln!(out, "{} tests, {failed} failed", results.len())?;
+        if let Some(rules) = &rules {
+            covered_table(rules, out)?;
+        }
     }
     Ok(if good { Verdict::Good } else { Verdict::Bad })
 }
@@ -63,6 +81,36 @@ pub fn fixtures(paths: &[PathBuf]) -> Result<Vec<Fixture>> {
         bail!("there are no tests");
     }
     Ok(all)
+}
+
+fn covered_json(rules: &[RuleCoverage]) -> Value {
+    let each: Vec<Value> = rules
+        .iter()
+        .map(|r| {
+            let never_ran: Vec<&str> = r.never_ran().collect();
+            json!({"rule": r.rule, "tried": r.tried, "held": r.held, "failed": r.failed, "branches": r.branches.len(), "neverRan": never_ran, "full": r.full()})
+        })
+        .collect();
+    json!({"rules": rules.len(), "full": rules.iter().filter(|r| r.full()).count(), "each": each})
+}
+
+fn covered_table(rules: &[RuleCoverage], out: &mut dyn Write) -> Result<()> {
+    let rows: Vec<Vec<String>> = rules
+        .iter()
+        .map(|r| {
+            let lacks = match (r.tried, r.failed) {
+                (0, _) => "never tried".to_owned(),
+                (_, 0) => "never failed".to_owned(),
+                _ => String::new(),
+            };
+            let never: Vec<&str> = r.never_ran().collect();
+            vec![r.rule.clone(), r.tried.to_string(), r.held.to_string(), r.failed.to_string(), lacks, never.join("; ")]
+        })
+        .collect();
+    writeln!(out)?;
+    table::print(out, &["RULE", "TRIED", "HELD", "FAILED", "LACKS", "NEVER RAN"], &rows)?;
+    writeln!(out, "{} of {} rules are covered in full", rules.iter().filter(|r| r.full()).count(), rules.len())?;
+    Ok(())
 }
 
 fn report(result: &FixtureResult) -> Value {

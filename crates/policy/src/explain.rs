@@ -8,7 +8,7 @@ use polity_api::policy::{Effect, Mode};
 use crate::{
     Decision, Request, Snapshot,
     cel::{
-        code::Part,
+        code::{Branch, Part},
         eval::{Outcome, Session},
         meter::{Limits, Meter},
     },
@@ -42,6 +42,8 @@ pub struct Trial {
     pub result: TrialResult,
     /// The part that decided, when the rule does not hold and has a compiled form.
     pub part: Option<Part>,
+    /// Its branches, and which of them ran. Empty without compiled form.
+    pub branches: Vec<Branch>,
 }
 
 /// What became of a rule.
@@ -101,6 +103,7 @@ pub(crate) fn trials(snapshot: &Snapshot, request: &Request<'_>, g: &Granted<'_>
             effect: None,
             result,
             part: None,
+            branches: Vec::new(),
         };
         if let Some(field) = grant::misses(spec.matches.as_ref(), &action, |role| vars::holds(g, &policy.namespace, role)) {
             out.push(whole(TrialResult::NotSelected(field)));
@@ -113,11 +116,11 @@ pub(crate) fn trials(snapshot: &Snapshot, request: &Request<'_>, g: &Granted<'_>
         }
         for (rule, compiled) in spec.rules.iter().zip(&policy.compiled.rules) {
             let name = format!("{}/{}/{}", policy.namespace, policy.name, rule.name);
-            let (result, part) = match rule.effect {
-                Effect::Rewrite => (rewritten(&name, rewrites), None),
+            let (result, part, branches) = match rule.effect {
+                Effect::Rewrite => (rewritten(&name, rewrites), None, Vec::new()),
                 Effect::Deny | Effect::RequireApproval => tried(snapshot, request, g, policy, compiled),
             };
-            out.push(Trial { rule: name, mode: Some(spec.mode), effect: Some(rule.effect), result, part });
+            out.push(Trial { rule: name, mode: Some(spec.mode), effect: Some(rule.effect), result, part, branches });
         }
     }
     out.extend(snapshot.broken_policies.iter().map(|(policy, error)| Trial {
@@ -126,6 +129,7 @@ pub(crate) fn trials(snapshot: &Snapshot, request: &Request<'_>, g: &Granted<'_>
         effect: None,
         result: TrialResult::Broken(format!("it is stored but cannot be decoded: {error}")),
         part: None,
+        branches: Vec::new(),
     }));
     out
 }
@@ -145,24 +149,26 @@ fn tried(
     g: &Granted<'_>,
     policy: &PolicyInForce,
     compiled: &CompiledRule,
-) -> (TrialResult, Option<Part>) {
+) -> (TrialResult, Option<Part>, Vec<Branch>) {
     let out_of_use = || TrialResult::Broken("it has panicked and is out of use until its Policy changes".to_owned());
     if compiled.quarantined() {
-        return (out_of_use(), None);
+        return (out_of_use(), None, Vec::new());
     }
     let slots = match vars::slots(snapshot, request, g) {
         Ok(slots) => slots,
-        Err(e) => return (TrialResult::Error(e), None),
+        Err(e) => return (TrialResult::Error(e), None, Vec::new()),
     };
     let mut session = Session::new(Arc::new(Meter::new(Limits::default())), slots);
     session.slots.set_roles(move || vars::roles(g, policy));
     let result = match session.eval(&compiled.program) {
-        Outcome::Holds => return (TrialResult::Holds, None),
-        Outcome::Panicked => return (out_of_use(), None),
-        Outcome::Spent => return (TrialResult::Error("it needs more than the time and steps of one decision".to_owned()), None),
+        Outcome::Holds => return (TrialResult::Holds, None, session.branches(&compiled.program).unwrap_or_default()),
+        Outcome::Panicked => return (out_of_use(), None, Vec::new()),
+        Outcome::Spent => {
+            return (TrialResult::Error("it needs more than the time and steps of one decision".to_owned()), None, Vec::new());
+        }
         Outcome::Fails => TrialResult::Fails,
         Outcome::Error(e) => TrialResult::Error(e),
     };
     let part = session.part(&compiled.program);
-    (result, part)
+    (result, part, session.branches(&compiled.program).unwrap_or_default())
 }

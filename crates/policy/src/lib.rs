@@ -6,6 +6,7 @@ mod cel;
 mod chain;
 pub mod check;
 mod compile;
+mod coverage;
 mod decide;
 #[cfg(test)]
 mod decide_tests;
@@ -33,9 +34,10 @@ pub mod world;
 
 pub use approvers::Person;
 pub use canon::digest;
-pub use cel::code::Part;
+pub use cel::code::{Branch, Part};
 pub use check::{PolicyCheck, Problem, Summary, check_policy};
 pub use compile::CompileCache;
+pub use coverage::{RuleCoverage, coverage};
 pub use explain::{Explanation, Trial, TrialResult};
 pub use fixtures::{Expect, Fixture, FixtureResult, FixtureTask, Prepared, prepare, run_fixtures, snapshots};
 pub use named::unknown_names;

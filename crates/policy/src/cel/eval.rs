@@ -17,7 +17,7 @@ use cel::{
 };
 
 use super::{
-    code::{Code, Fail, Machine, Memo, Part, Slots, val::Val},
+    code::{Branch, Code, Fail, Machine, Memo, Part, Slots, val::Val},
     lib::{self, Ext, Fun},
     meter::Meter,
     program::{self, CALL, MATCH, Program, TICK},
@@ -178,6 +178,13 @@ impl<'a> Session<'a> {
         let mut machine = Machine::new(&self.slots, &self.meter);
         let part = catch_unwind(AssertUnwindSafe(|| code.part(&mut machine))).ok()?;
         (!self.meter.spent()).then_some(part)
+    }
+
+    /// Which branches of a program run; None: it has no compiled form, or nothing can be said within the budget.
+    pub fn branches(&self, program: &'a Program) -> Option<Vec<Branch>> {
+        let code = program.code.as_ref().ok()?;
+        let mut machine = Machine::new(&self.slots, &self.meter);
+        catch_unwind(AssertUnwindSafe(|| code.branches(&mut machine))).ok()
     }
 
     /// Evaluates a program with `cel`, whether or not it has a compiled form.

@@ -2,6 +2,7 @@
 //! It computes what the evaluator `cel` computes; what it does not know stays with `cel` (`Unsupported`), and says why.
 
 mod build;
+mod cover;
 mod loops;
 mod ops;
 mod part;
@@ -10,6 +11,7 @@ mod show;
 mod slots;
 pub mod val;
 
+pub use cover::Branch;
 pub use part::Part;
 pub use run::{Machine, Memo};
 #[cfg(test)]

@@ -156,7 +156,7 @@ fn kind(val: &Val<'_>) -> &'static str {
 }
 
 /// The nodes that a node is made of.
-fn children(node: &Node) -> Vec<&Node> {
+pub(super) fn children(node: &Node) -> Vec<&Node> {
     match node {
         Node::And(a, b) | Node::Or(a, b) | Node::Equal(_, a, b) | Node::Compare(_, a, b) | Node::In(a, b) => vec![a, b],
         Node::Arith(_, a, b) | Node::Text(_, a, b) | Node::OrValue(a, b) | Node::Or2(a, b) => vec![a, b],
