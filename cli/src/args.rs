@@ -269,6 +269,9 @@ pub enum AuditCommand {
         /// Most records to show.
         #[arg(long)]
         limit: Option<usize>,
+        /// Then show records as they come, until interrupted; with --server.
+        #[arg(long, conflicts_with_all = ["dir", "until"])]
+        follow: bool,
         /// How to print.
         #[arg(short, long, value_enum, default_value_t)]
         output: RecordOutput,

@@ -12,6 +12,7 @@ pub mod core;
 mod decide;
 pub mod egress;
 mod evaluate;
+mod events;
 mod execute;
 pub mod executor;
 pub mod http_tool;
@@ -35,6 +36,8 @@ use axum::{
 };
 use polity_api::reasons;
 
+pub use events::Limits as StreamLimits;
+pub use id::belongs as is_call_id;
 pub use metrics::Metrics;
 pub use problem::Problem;
 pub use state::{Gateway, Replica, Settings};
@@ -60,6 +63,7 @@ fn routes() -> Vec<(&'static str, MethodRouter<Arc<Gateway>>)> {
         ("/v1/evaluate", post(evaluate::any_org)),
         ("/v1/orgs/{org}/mcp", any(mcp::serve)),
         ("/v1/orgs/{org}/records", get(records::read)),
+        ("/v1/orgs/{org}/events", get(events::follow)),
         ("/shim/v1/runs/{id}/input", get(shim::input)),
         ("/shim/v1/runs/{id}/result", post(shim::result)),
         ("/openapi.json", get(|| async { Json(openapi::document()) })),

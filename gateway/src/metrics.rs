@@ -9,7 +9,7 @@ use axum::{
     response::Response,
 };
 use polity_api::{reasons, toolcall::Phase};
-use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
+use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
 use crate::{answer::Answer, problem::Problem, state::Gateway};
 
@@ -40,6 +40,9 @@ pub struct Metrics {
     requests: IntCounterVec,
     seconds: HistogramVec,
     calls: IntCounterVec,
+    pub(crate) streams: IntGauge,
+    pub(crate) streams_ended: IntCounterVec,
+    pub(crate) events: IntCounter,
 }
 
 impl Metrics {
@@ -59,10 +62,17 @@ impl Metrics {
             Opts::new("polity_gateway_calls_total", "Calls that agents asked for, by what was answered."),
             &["door", "verdict", "reason"],
         )?;
+        let streams = IntGauge::new("polity_gateway_event_streams", "Streams of events under way.")?;
+        let streams_ended =
+            IntCounterVec::new(Opts::new("polity_gateway_event_streams_ended_total", "Streams of events that ended, by why."), &["why"])?;
+        let events = IntCounter::new("polity_gateway_events_total", "Events handed to readers of streams.")?;
+        registry.register(Box::new(streams.clone()))?;
+        registry.register(Box::new(streams_ended.clone()))?;
+        registry.register(Box::new(events.clone()))?;
         registry.register(Box::new(requests.clone()))?;
         registry.register(Box::new(seconds.clone()))?;
         registry.register(Box::new(calls.clone()))?;
-        Ok(Self { requests, seconds, calls })
+        Ok(Self { requests, seconds, calls, streams, streams_ended, events })
     }
 
     /// One call answered: allowed (however it ended), waiting for people, denied, or not to be said.

@@ -96,6 +96,15 @@ pub fn document() -> Value {
                     "responses": responses(&["400", "401", "403", "404", "429", "503"], &[("200", "Records, one JSON object a line (application/x-ndjson).", "Any")])
                 }
             },
+            "/v1/orgs/{org}/events": {
+                "parameters": [path("org", "Name of the Org.")],
+                "get": {
+                    "operationId": "followEvents",
+                    "summary": "The Org's chain of records as server-sent events, live: the id of an event is the record's sequence, its name the record's kind, its data the record. Without `after` and `Last-Event-ID` it starts with what comes next. An event `polity-end` says why a stream ends.",
+                    "parameters": events(),
+                    "responses": event_responses()
+                }
+            },
             "/shim/v1/runs/{id}/input": {
                 "parameters": [path("id", "Id of the run.")],
                 "get": {
@@ -277,6 +286,25 @@ fn records() -> Value {
     crate::records::PARAMETERS.iter().map(|name| json!({"name": name, "in": "query", "schema": kind(name)})).collect()
 }
 
+fn events() -> Value {
+    let kind = |name: &str| match name {
+        "after" => json!({"type": "integer", "minimum": 0}),
+        "since" => json!({"type": "string", "format": "date-time"}),
+        _ => json!({"type": "string"}),
+    };
+    let mut parameters: Vec<Value> =
+        crate::events::PARAMETERS.iter().map(|name| json!({"name": name, "in": "query", "schema": kind(name)})).collect();
+    let seen = "The last id that was seen: the stream goes on behind it. Wins over `after`.";
+    parameters.push(json!({"name": "Last-Event-ID", "in": "header", "schema": {"type": "integer", "minimum": 0}, "description": seen}));
+    Value::Array(parameters)
+}
+
+fn event_responses() -> Value {
+    let mut answers = responses(&["400", "401", "403", "404", "410", "429", "503"], &[]);
+    answers["200"] = json!({"description": "The stream.", "content": {"text/event-stream": {"schema": {"type": "string"}}}});
+    answers
+}
+
 fn wait() -> Value {
     json!({"type": "integer", "minimum": 0, "maximum": crate::body::MAX_WAIT, "default": 30, "description": "Seconds to wait for the end of the call."})
 }
@@ -305,6 +333,7 @@ fn responses(problems: &[&str], good: &[(&str, &str, &str)]) -> Value {
         "404" => "There is no such thing, or it is not yours.",
         "408" => "The request took too long to arrive.",
         "409" => "It does not fit what was asked or done before.",
+        "410" => "Records after that sequence are not there any more; the header `polity-oldest` has the oldest one left.",
         "413" => "Too large.",
         "415" => "Not JSON.",
         "429" => "Too much under way; see Retry-After.",

@@ -14,7 +14,7 @@ use axum::{
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse as _, Response},
 };
-use polity_api::reasons;
+use polity_api::{Caller, reasons};
 use polity_ledger::Filter;
 use polity_runtime::{
     access::{self, Access},
@@ -58,7 +58,7 @@ impl Wanted {
     fn request(self) -> RecordsRequest {
         let Self { after, limit, roots, wait, since, until, kind, agent, tool, task, verdict, trace, action } = self;
         let filter = Filter { since, until, kind, agent, tool, task, verdict, trace, action };
-        RecordsRequest { after, limit: limit.unwrap_or(LIMIT).clamp(1, LIMIT), filter, roots, wait: wait.min(MAX_WAIT_SECONDS) }
+        RecordsRequest { after, limit: limit.unwrap_or(LIMIT).clamp(1, LIMIT), filter, roots, bytes: 0, wait: wait.min(MAX_WAIT_SECONDS) }
     }
 }
 
@@ -74,25 +74,7 @@ pub async fn read(
     let Query(wanted) = wanted.map_err(|e| Problem::invalid(e.body_text()))?;
     let _slot = gateway.wait_slots.try_acquire().map_err(|_| busy())?;
     let (uid, namespace) = gateway.chain_of(&org)?;
-    let subject = access::Subject {
-        username: caller.username.clone(),
-        uid: caller.uid.clone(),
-        groups: caller.groups.clone(),
-        ..access::Subject::default()
-    };
-    let asked = Access { verb: "get", group: "polity.dev", resource: "records", namespace: Some(&namespace), ..Access::default() };
-    match access::allowed(&gateway.client, &subject, asked).await {
-        Ok(true) => {}
-        Ok(false) => {
-            return Err(Problem::new(
-                StatusCode::FORBIDDEN,
-                reasons::NOT_PERMITTED,
-                format!("{} may not get records.polity.dev in namespace {namespace}", caller.username),
-            )
-            .hint("an Org's members auditor and viewer may: Org.spec.members"));
-        }
-        Err(error) => return Err(Problem::unavailable(reasons::UNAVAILABLE, error.to_string())),
-    }
+    gateway.may_read(&caller, &namespace).await?;
     let page = gateway.core.records(&uid, &wanted.request()).await?;
     let mut text = page.lines.join("\n");
     if !text.is_empty() {
@@ -108,8 +90,29 @@ pub async fn read(
 }
 
 impl Gateway {
+    /// Whether Kubernetes lets the caller read the records of the Org in that namespace.
+    pub(crate) async fn may_read(&self, caller: &Caller, namespace: &str) -> Result<(), Problem> {
+        let subject = access::Subject {
+            username: caller.username.clone(),
+            uid: caller.uid.clone(),
+            groups: caller.groups.clone(),
+            ..access::Subject::default()
+        };
+        let asked = Access { verb: "get", group: "polity.dev", resource: "records", namespace: Some(namespace), ..Access::default() };
+        match access::allowed(&self.client, &subject, asked).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Problem::new(
+                StatusCode::FORBIDDEN,
+                reasons::NOT_PERMITTED,
+                format!("{} may not get records.polity.dev in namespace {namespace}", caller.username),
+            )
+            .hint("an Org's members auditor and viewer may: Org.spec.members")),
+            Err(error) => Err(Problem::unavailable(reasons::UNAVAILABLE, error.to_string())),
+        }
+    }
+
     /// Uid and namespace of an Org, whether or not it is open: its records are read in any state.
-    fn chain_of(&self, org: &str) -> Result<(String, String), Problem> {
+    pub(crate) fn chain_of(&self, org: &str) -> Result<(String, String), Problem> {
         let world = self.cache.world();
         let found = world.orgs.get(org).and_then(|o| Some((o.metadata.uid.clone()?, o.status.as_ref()?.namespace.as_ref()?.name.clone())));
         found.ok_or_else(|| Problem::not_found(format!("there is no Org {org}, or it has no namespace yet")))

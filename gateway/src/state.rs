@@ -7,7 +7,13 @@ use polity_runtime::{CancellationToken, cache::Cache, clock::SharedClock, identi
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
-use crate::{cluster::ClusterLookup, core::Core, http_tool::HttpTools, metrics::Metrics};
+use crate::{
+    cluster::ClusterLookup,
+    core::Core,
+    events::{Limits as StreamLimits, Slots},
+    http_tool::HttpTools,
+    metrics::Metrics,
+};
 
 /// Calls that one replica handles at once; more are told to come again.
 const CALLS_AT_ONCE: usize = 512;
@@ -66,6 +72,9 @@ pub struct Gateway {
     pub names: Vec<String>,
     /// Work that must not be dropped in the middle, whoever has stopped listening.
     pub work: TaskTracker,
+    /// Ends what would not end by itself.
+    pub(crate) stop: CancellationToken,
+    pub(crate) streams: Slots,
     pub(crate) call_slots: Semaphore,
     pub(crate) wait_slots: Semaphore,
 }
@@ -81,6 +90,8 @@ pub struct Settings {
     pub names: Vec<String>,
     /// What it counts.
     pub metrics: Metrics,
+    /// Bounds of streams of events.
+    pub streams: StreamLimits,
 }
 
 impl Gateway {
@@ -108,6 +119,8 @@ impl Gateway {
             metrics: settings.metrics.clone(),
             names: settings.names.clone(),
             work: TaskTracker::new(),
+            stop: cancel.clone(),
+            streams: Slots::new(settings.streams),
             call_slots: Semaphore::new(CALLS_AT_ONCE),
             wait_slots: Semaphore::new(WAITS_AT_ONCE),
         })

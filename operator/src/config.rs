@@ -88,6 +88,15 @@ pub struct Edge {
     /// Networks of the cluster (Pods, Services, nodes), which `http` tools never reach.
     #[arg(long, env = "POLITY_CLUSTER_CIDRS", value_delimiter = ',')]
     pub cluster_cidrs: Vec<String>,
+    /// Seconds between two signs of life of a stream of events; as often the reader's token and rights are looked at again.
+    #[arg(long, env = "POLITY_EVENTS_HEARTBEAT_SECONDS", default_value_t = 15)]
+    pub events_heartbeat_seconds: u64,
+    /// Most streams of events of this replica.
+    #[arg(long, env = "POLITY_EVENTS_STREAMS", default_value_t = 64)]
+    pub events_streams: usize,
+    /// Most streams of events of one username on this replica.
+    #[arg(long, env = "POLITY_EVENTS_STREAMS_PER_CALLER", default_value_t = 8)]
+    pub events_streams_per_caller: usize,
     /// Server for agents and shims.
     #[arg(long, env = "POLITY_LISTEN_GATEWAY", default_value = "0.0.0.0:8443")]
     pub listen_gateway: SocketAddr,

@@ -15,6 +15,7 @@ use tokio::sync::{Mutex, watch};
 use crate::{
     cluster::Cluster,
     engine::{Key, queue::Queue},
+    events::Announcer,
 };
 
 /// How long a quota may stay uncounted before Kubernetes is reminded of it.
@@ -80,6 +81,8 @@ pub struct Settings {
     pub ca: watch::Receiver<Option<String>>,
     /// The rest of core.
     pub closing: Arc<dyn OrgClosing>,
+    /// Tells people what they must notice.
+    pub events: Arc<Announcer>,
     /// Present time.
     pub clock: Clock,
 }
@@ -107,6 +110,8 @@ pub struct Context {
     pub ca: watch::Receiver<Option<String>>,
     /// The rest of core.
     pub closing: Arc<dyn OrgClosing>,
+    /// Tells people what they must notice.
+    pub events: Arc<Announcer>,
     /// Caches.
     pub cluster: Cluster,
     /// Queues.
@@ -124,13 +129,14 @@ impl Context {
     /// Context for one term of leadership.
     #[must_use]
     pub fn new(client: Client, settings: Settings) -> Arc<Self> {
-        let Settings { system_namespace, edge_url, ca, closing, clock } = settings;
+        let Settings { system_namespace, edge_url, ca, closing, events, clock } = settings;
         Arc::new(Self {
             client,
             system_namespace,
             edge_url,
             ca,
             closing,
+            events,
             cluster: Cluster::default(),
             queues: Queues::default(),
             allocations: std::sync::Mutex::default(),

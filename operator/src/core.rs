@@ -31,6 +31,7 @@ use crate::{
     closing::Closing,
     config, context, controllers, definitions,
     dispatch::{self, CallContext, Gate, Runner, Settings},
+    events::Announcer,
     internal::{self, Internal},
     lease::{Elector, Timing},
     signals,
@@ -81,6 +82,7 @@ pub async fn run(settings: config::Core, stop: CancellationToken) -> Result<()> 
     };
     let ca = CaStore::new(client.clone(), names, clock.clone());
     tasks.spawn(ca.clone().run(stop.clone()));
+    let events = Announcer::start(client.clone(), &settings.common.pod_name, clock.now(), &metrics, stop.clone())?;
     let gate = Arc::new(Gate {
         ledger: ledger.clone(),
         snapshots: snapshots.clone(),
@@ -88,6 +90,7 @@ pub async fn run(settings: config::Core, stop: CancellationToken) -> Result<()> 
         leadership: leadership.clone(),
         client: client.clone(),
         anchors: Anchors::new(cache.clone(), ledger.clone(), leadership.epoch, &settings.restore),
+        events: events.clone(),
     });
     let runner = Arc::new(Runner::new(
         gate.clone(),
@@ -98,7 +101,13 @@ pub async fn run(settings: config::Core, stop: CancellationToken) -> Result<()> 
     let tls = ca.certs().server_config(&ClientAuth::Required { dns_name: polity_api::names::EDGE.to_owned() })?;
     tasks.spawn(serve_tls(Listener::bind(settings.listen_internal)?, internal, tls, GRACE, stop.clone()));
 
-    let calls = CallContext { client: client.clone(), runner: runner.clone(), snapshots: snapshots.clone(), clock: clock.clone() };
+    let calls = CallContext {
+        client: client.clone(),
+        runner: runner.clone(),
+        snapshots: snapshots.clone(),
+        events: events.clone(),
+        clock: clock.clone(),
+    };
     tasks.spawn(dispatch::run(Arc::new(calls), stop.clone()));
     tasks.spawn(anchors::keep(gate.clone(), cache.clone(), clock.clone(), Duration::from_secs(settings.anchor_seconds), stop.clone()));
     tasks.spawn(definitions::record(gate.clone(), cache.clone(), stop.clone()));
@@ -108,6 +117,7 @@ pub async fn run(settings: config::Core, stop: CancellationToken) -> Result<()> 
         edge_url: settings.edge_base(),
         ca: bundle(&ca, &stop),
         closing: Arc::new(Closing { runner: runner.clone() }),
+        events: events.clone(),
         clock: Arc::new(move || now.now()),
     };
     let controllers = controllers::run_controllers(context::Context::new(client.clone(), settings), stop.clone());
@@ -119,7 +129,7 @@ pub async fn run(settings: config::Core, stop: CancellationToken) -> Result<()> 
         // Core without controllers is no core: whatever ended them, the process ends too.
         controllers_stop.cancel();
     });
-    let approvals = ApprovalContext { client: client.clone(), gate, snapshots: snapshots.clone(), clock: clock.clone() };
+    let approvals = ApprovalContext { client: client.clone(), gate, snapshots: snapshots.clone(), events, clock: clock.clone() };
     tasks.spawn(approval::run(Arc::new(approvals), stop.clone()));
     tasks.spawn(dispatch::sweep(runner.clone(), client.clone(), clock.clone(), stop.clone()));
     leads.store(true, Ordering::Release);

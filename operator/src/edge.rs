@@ -68,6 +68,7 @@ pub async fn run(settings: config::Edge, stop: CancellationToken) -> Result<()> 
         system_namespace: settings.common.namespace.clone(),
         names: CaConfig { edge_names: settings.edge_names.clone(), ..CaConfig::new(&settings.common.namespace) }.edge(),
         metrics: polity_gateway::Metrics::new(&metrics)?,
+        streams: streams(&settings)?,
     };
     let http = Gateway::http_tools(client.clone(), egress);
     let gateway = Gateway::new(&named, client, cache, core, http, Arc::new(SystemClock), &stop);
@@ -80,6 +81,19 @@ pub async fn run(settings: config::Edge, stop: CancellationToken) -> Result<()> 
     let _ = tokio::time::timeout(GRACE + Duration::from_secs(2), tasks.wait()).await;
     gateway.drain(DRAIN).await;
     Ok(())
+}
+
+/// Bounds of streams of events. One without a place for anybody, or with a pulse that nobody feels, is a mistake.
+fn streams(settings: &config::Edge) -> Result<polity_gateway::StreamLimits> {
+    let config::Edge { events_heartbeat_seconds: seconds, events_streams: streams, events_streams_per_caller: of_caller, .. } = *settings;
+    anyhow::ensure!((1..=60).contains(&seconds), "POLITY_EVENTS_HEARTBEAT_SECONDS: {seconds} is not between 1 and 60");
+    anyhow::ensure!(streams > 0 && of_caller > 0, "POLITY_EVENTS_STREAMS and POLITY_EVENTS_STREAMS_PER_CALLER: at least 1");
+    Ok(polity_gateway::StreamLimits {
+        heartbeat: Duration::from_secs(seconds),
+        streams,
+        of_caller,
+        ..polity_gateway::StreamLimits::default()
+    })
 }
 
 /// The configured networks of the cluster; a word that is none must not pass for an empty list.

@@ -15,6 +15,7 @@ pub mod definitions;
 pub mod dispatch;
 pub mod edge;
 pub mod engine;
+pub mod events;
 pub mod healthcheck;
 pub mod internal;
 pub mod killpoint;

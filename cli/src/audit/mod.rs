@@ -1,6 +1,7 @@
 //! `audit query`, `audit export` and `audit verify`: records from the edge, from a ledger's directory, or from files. Writes no ledger.
 
 mod csv;
+mod follow;
 mod source;
 
 use std::{
@@ -34,14 +35,15 @@ pub fn run(command: &AuditCommand, out: &mut dyn Write) -> Result<Verdict> {
             writeln!(out, "{}", serde_json::to_string_pretty(&line_schema())?)?;
             Ok(Verdict::Good)
         }
-        AuditCommand::Query { source, filter, limit, output } => {
-            let most = limit.unwrap_or(usize::MAX);
-            print(source, 0, &wanted(filter)?, false, most, *output, out)
+        AuditCommand::Query { source, filter, limit, follow, output } => {
+            let what = What { after: 0, filter: wanted(filter)?, roots: false, most: limit.unwrap_or(usize::MAX), follow: *follow };
+            print(source, &what, *output, out)
         }
         AuditCommand::Export { source, from, output } => {
             // Roots make sense only to who has the chain from its first record on.
             let roots = *from <= 1 && *output == RecordOutput::Ndjson;
-            print(source, from - 1, &Filter::default(), roots, usize::MAX, *output, out)
+            let what = What { after: from - 1, filter: Filter::default(), roots, most: usize::MAX, follow: false };
+            print(source, &what, *output, out)
         }
     }
 }
@@ -64,22 +66,24 @@ fn wanted(args: &FilterArgs) -> Result<Filter> {
     })
 }
 
-fn print(
-    source: &SourceArgs,
+/// Which records are printed.
+struct What {
     after: i64,
-    filter: &Filter,
+    filter: Filter,
     roots: bool,
     most: usize,
-    output: RecordOutput,
-    out: &mut dyn Write,
-) -> Result<Verdict> {
+    /// Then those that come.
+    follow: bool,
+}
+
+fn print(source: &SourceArgs, what: &What, output: RecordOutput, out: &mut dyn Write) -> Result<Verdict> {
     let mut out = BufWriter::new(out);
     if output == RecordOutput::Csv {
         writeln!(out, "{}", csv::header())?;
     }
     let mut shown = 0;
-    Source::open(source)?.walk(after, filter, roots, |line| {
-        if shown >= most {
+    let mut show = |line: &str, at_once: bool| {
+        if shown >= what.most {
             return Ok(false);
         }
         shown += 1;
@@ -91,8 +95,16 @@ fn print(
                 }
             }
         }
-        Ok(true)
-    })?;
+        if at_once {
+            out.flush()?;
+        }
+        Ok(!what.follow || shown < what.most)
+    };
+    let source = Source::open(source)?;
+    let stopped = source.walk(what.after, &what.filter, what.roots, |line| show(line, what.follow))?;
+    if let Some(after) = stopped.filter(|_| what.follow) {
+        source.follow(after, &what.filter, |line| show(line, true))?;
+    }
     out.flush()?;
     Ok(Verdict::Good)
 }

@@ -10,6 +10,7 @@ use kube::{Client, Config, client::Body};
 use polity_ledger::{Filter, MAX_PAGE, OrgId, Page, ReadOnly, open_read_only};
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 
+use super::follow::follow;
 use crate::args::SourceArgs;
 
 /// Longest error that is shown.
@@ -46,7 +47,8 @@ impl Source {
     }
 
     /// Gives each line of the chain after a sequence, in order; roots too if asked. Ends early when `line` says so.
-    pub fn walk(&self, mut after: i64, filter: &Filter, roots: bool, mut line: impl FnMut(&str) -> Result<bool>) -> Result<()> {
+    /// Returns the sequence up to which it looked, None when `line` ended it.
+    pub fn walk(&self, mut after: i64, filter: &Filter, roots: bool, mut line: impl FnMut(&str) -> Result<bool>) -> Result<Option<i64>> {
         loop {
             let page = match self {
                 Self::Directory(ledger, org) => ledger.page(org, after, MAX_PAGE, filter, roots)?,
@@ -54,13 +56,21 @@ impl Source {
             };
             for text in &page.lines {
                 if !line(text)? {
-                    return Ok(());
+                    return Ok(None);
                 }
             }
             if page.next <= after || page.next >= page.head {
-                return Ok(());
+                return Ok(Some(page.next));
             }
             after = page.next;
+        }
+    }
+
+    /// Gives each record that comes after a sequence, as it comes. Ends when `line` says so.
+    pub fn follow(&self, after: i64, filter: &Filter, line: impl FnMut(&str) -> Result<bool>) -> Result<()> {
+        match self {
+            Self::Directory(..) => bail!("--follow needs --server: a directory shows one moment"),
+            Self::Edge(client, runtime, org) => runtime.block_on(follow(client, org, after, filter, line)),
         }
     }
 }
@@ -92,14 +102,8 @@ fn connect(server: &str, token: &Path, ca: &Path) -> Result<Client> {
 }
 
 async fn ask(client: &Client, org: &str, after: i64, filter: &Filter, roots: bool) -> Result<Page> {
-    let mut query = vec![("after", after.to_string()), ("roots", roots.to_string())];
-    if let serde_json::Value::Object(given) = serde_json::to_value(filter)? {
-        for name in ["since", "until", "kind", "agent", "tool", "task", "verdict", "trace", "action"] {
-            if let Some(value) = given.get(name).and_then(serde_json::Value::as_str) {
-                query.push((name, value.to_owned()));
-            }
-        }
-    }
+    let mut query = filters(filter)?;
+    query.extend([("after", after.to_string()), ("roots", roots.to_string())]);
     let query: Vec<String> = query.iter().map(|(name, value)| format!("{name}={}", escaped(value))).collect();
     let request = Request::get(format!("/v1/orgs/{}/records?{}", escaped(org), query.join("&"))).body(Body::empty())?;
     let response = client.send(request).await.context("the edge does not answer")?;
@@ -113,17 +117,24 @@ async fn ask(client: &Client, org: &str, after: i64, filter: &Filter, roots: boo
         let value = headers.get(name).and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());
         value.with_context(|| format!("the answer has no header {name}: is {org} served by a Polity edge?"))
     };
-    Ok(Page { lines: text.lines().map(str::to_owned).collect(), next: number("polity-next")?, head: number("polity-head")? })
+    Ok(Page { lines: text.lines().map(str::to_owned).collect(), next: number("polity-next")?, head: number("polity-head")?, first: 0 })
+}
+
+/// What a filter wants, as parameters of a query.
+pub fn filters(filter: &Filter) -> Result<Vec<(&'static str, String)>> {
+    let given = serde_json::to_value(filter)?;
+    let names = ["since", "until", "kind", "agent", "tool", "task", "verdict", "trace", "action"];
+    Ok(names.into_iter().filter_map(|name| Some((name, given.get(name)?.as_str()?.to_owned()))).collect())
 }
 
 /// A value for a URL: whatever is not plainly safe is escaped.
-fn escaped(value: &str) -> String {
+pub fn escaped(value: &str) -> String {
     let safe = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~');
     value.bytes().map(|byte| if safe(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
 }
 
 /// Why, and what would help, out of a refusal of the edge; as it is when it is none.
-fn refusal(body: &str) -> String {
+pub fn refusal(body: &str) -> String {
     let problem: serde_json::Value = serde_json::from_str(body).unwrap_or_default();
     let text = |name: &str| problem.get(name).and_then(serde_json::Value::as_str);
     let said = match (text("reason"), text("message"), text("hint")) {

@@ -140,6 +140,10 @@ reasons! {
     UNAUTHENTICATED = "Unauthenticated";
     /// There is no such thing here, or it is not yours to see.
     NOT_FOUND = "NotFound";
+    /// Records after that sequence were dropped by retention: start with the oldest one that is left.
+    RECORDS_DROPPED = "RecordsDropped";
+    /// The chain ends before that sequence: it was restored from a backup, or is another one. Start anew.
+    AHEAD_OF_CHAIN = "AheadOfChain";
     /// Too much is under way; try again a little later.
     TOO_MANY_REQUESTS = "TooManyRequests";
     /// A call that has begun without an object cannot be stopped; it ends within its time-out.

@@ -88,6 +88,9 @@ pub struct Page {
     pub next: i64,
     /// Sequence of the chain's last record; 0 where there is no chain.
     pub head: i64,
+    /// Sequence of the oldest record that is left: what came before was dropped by retention. 0 where it is not told.
+    #[serde(default)]
+    pub first: i64,
 }
 
 /// The records after a sequence that the filter lets through, of at most `limit` looked at.
@@ -96,7 +99,13 @@ pub(crate) fn page(conn: &Connection, uid: &str, after: i64, limit: i64, filter:
     let org: Option<(i64, i64)> =
         conn.prepare_cached("SELECT n, seq FROM orgs WHERE uid = ?1")?.query_row([uid], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
     let Some((n, head)) = org else { return Ok(Page { next: after, ..Page::default() }) };
-    let mut page = Page { lines: Vec::new(), next: after, head };
+    let zero = position(n, 0)?;
+    let oldest: Option<i64> = conn
+        .prepare_cached("SELECT pos FROM records WHERE pos >= ?1 AND pos < ?2 ORDER BY pos LIMIT 1")?
+        .query_row([zero, position(n + 1, 0)?], |row| row.get(0))
+        .optional()?;
+    let first = oldest.map_or(0, |pos| pos - zero);
+    let mut page = Page { lines: Vec::new(), next: after, head, first };
     if after >= head {
         return Ok(page);
     }

@@ -51,6 +51,8 @@ impl CoreConfig {
 /// Speaks with core.
 pub struct CoreClient {
     http: ArcSwap<reqwest::Client>,
+    /// Connection of those who wait for something to come: they never take the place of a decision.
+    waits: ArcSwap<reqwest::Client>,
     certs: Arc<Certs>,
     config: CoreConfig,
     base: String,
@@ -65,8 +67,9 @@ impl CoreClient {
     /// When TLS cannot be set up.
     pub fn new(config: CoreConfig, certs: Arc<Certs>) -> Result<Arc<Self>, TlsError> {
         let http = ArcSwap::from_pointee(build(&config, &certs)?);
+        let waits = ArcSwap::from_pointee(build(&config, &certs)?);
         let base = format!("{}{PREFIX}", config.url.trim_end_matches('/'));
-        Ok(Arc::new(Self { http, certs, config, base, epoch: AtomicI64::new(-1) }))
+        Ok(Arc::new(Self { http, waits, certs, config, base, epoch: AtomicI64::new(-1) }))
     }
 
     /// Drops kept connections whenever the certificate changes, so that none outlives the certificate it was made with.
@@ -77,9 +80,11 @@ impl CoreClient {
                 () = cancel.cancelled() => return,
                 changed = changes.changed() => if changed.is_err() { return },
             }
-            match build(&self.config, &self.certs) {
-                Ok(client) => self.http.store(Arc::new(client)),
-                Err(error) => tracing::error!(%error, "cannot renew the connection to core"),
+            for kept in [&self.http, &self.waits] {
+                match build(&self.config, &self.certs) {
+                    Ok(client) => kept.store(Arc::new(client)),
+                    Err(error) => tracing::error!(%error, "cannot renew the connection to core"),
+                }
             }
         }
     }
@@ -226,7 +231,8 @@ impl CoreClient {
 
     async fn send<B: Serialize + Sync>(&self, method: Method, path: &str, body: Option<&B>, timeout: Duration) -> Result<Answer, Refused> {
         let epoch = self.epoch.load(Ordering::Acquire);
-        let http = self.http.load_full();
+        let waits = timeout > self.config.request_timeout;
+        let http = if waits { self.waits.load_full() } else { self.http.load_full() };
         let mut request = http.request(method, format!("{}{path}", self.base)).timeout(timeout).header(EPOCH_HEADER, epoch);
         if let Some(body) = body {
             request = request.json(body);

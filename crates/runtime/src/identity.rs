@@ -58,11 +58,7 @@ impl Identities {
     /// # Errors
     /// As `caller`.
     pub async fn of_header(&self, value: Option<&str>) -> Result<Arc<Caller>, IdentityError> {
-        let (scheme, token) = value.and_then(|v| v.split_once(' ')).ok_or(IdentityError::NoToken)?;
-        if !scheme.eq_ignore_ascii_case("bearer") {
-            return Err(IdentityError::NoToken);
-        }
-        self.caller(token.trim()).await
+        self.caller(bearer(value)?).await
     }
 
     /// The caller behind a token, with Pod name and uid when it is bound to one. `via` and `chain` are empty.
@@ -70,18 +66,37 @@ impl Identities {
     /// # Errors
     /// When there is none, or nobody can tell.
     pub async fn caller(&self, token: &str) -> Result<Arc<Caller>, IdentityError> {
-        if token.is_empty() || token.len() > MAX_TOKEN || !token.bytes().all(|b| b.is_ascii_graphic()) {
+        if !usable(token) {
             return Err(IdentityError::NoToken);
         }
-        let key: [u8; 32] = Sha256::digest(token.as_bytes()).into();
-        if let Some(caller) = self.kept(&key) {
-            return Ok(caller);
+        match self.kept(&key_of(token)) {
+            Some(caller) => Ok(caller),
+            None => self.again(token).await,
         }
+    }
+
+    /// As `caller`, but nothing that was kept is believed: for whoever was let in a while ago.
+    ///
+    /// # Errors
+    /// As `caller`. What was kept of the token is forgotten then.
+    pub async fn again(&self, token: &str) -> Result<Arc<Caller>, IdentityError> {
+        if !usable(token) {
+            return Err(IdentityError::NoToken);
+        }
+        let key = key_of(token);
         // The age counts from before the question: the answer is no younger.
         let asked = Instant::now();
-        let caller = Arc::new(self.review(token).await?);
-        self.keep(key, asked, caller.clone());
-        Ok(caller)
+        match self.review(token).await {
+            Ok(caller) => {
+                let caller = Arc::new(caller);
+                self.keep(key, asked, caller.clone());
+                Ok(caller)
+            }
+            Err(error) => {
+                self.kept.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+                Err(error)
+            }
+        }
     }
 
     async fn review(&self, token: &str) -> Result<Caller, IdentityError> {
@@ -112,6 +127,23 @@ impl Identities {
         }
         kept.insert(key, (asked, caller));
     }
+}
+
+fn usable(token: &str) -> bool {
+    !token.is_empty() && token.len() <= MAX_TOKEN && token.bytes().all(|b| b.is_ascii_graphic())
+}
+
+fn key_of(token: &str) -> [u8; 32] {
+    Sha256::digest(token.as_bytes()).into()
+}
+
+/// The token in an `Authorization` header value (`Bearer …`).
+///
+/// # Errors
+/// There is none.
+pub fn bearer(value: Option<&str>) -> Result<&str, IdentityError> {
+    let (scheme, token) = value.and_then(|v| v.split_once(' ')).ok_or(IdentityError::NoToken)?;
+    if scheme.eq_ignore_ascii_case("bearer") { Ok(token.trim()) } else { Err(IdentityError::NoToken) }
 }
 
 /// The caller that a review tells, if it accepts the token for our audience.

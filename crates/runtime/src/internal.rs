@@ -49,6 +49,8 @@ pub struct RecordsRequest {
     pub filter: Filter,
     /// Also the signed roots of segments.
     pub roots: bool,
+    /// The page ends early once its lines are longer than this, in bytes, but has one at least; 0: core's own bound.
+    pub bytes: usize,
     /// When there is nothing after it yet, wait for it so many seconds (at most `MAX_WAIT_SECONDS`).
     pub wait: u64,
 }

@@ -45,6 +45,13 @@ pub enum ServeError {
     },
 }
 
+/// A connection whose peer takes nothing of what is sent for so long is closed: whoever does not read cannot hold what was written for him.
+const UNREAD: Duration = Duration::from_secs(60);
+
+fn millis(time: Duration) -> u32 {
+    u32::try_from(time.as_millis()).unwrap_or(u32::MAX)
+}
+
 /// A socket that listens already, so that its port is known (`:0` in tests) and connections queue before serving begins.
 #[derive(Debug)]
 pub struct Listener {
@@ -61,6 +68,8 @@ impl Listener {
         let fail = |source| ServeError::Bind { address, source };
         let socket = std::net::TcpListener::bind(address).map_err(fail)?;
         socket.set_nonblocking(true).map_err(fail)?;
+        // Accepted connections inherit it (tcp(7)).
+        rustix::net::sockopt::set_tcp_user_timeout(&socket, millis(UNREAD)).map_err(|e| fail(e.into()))?;
         let address = socket.local_addr().map_err(fail)?;
         Ok(Self { socket, address })
     }

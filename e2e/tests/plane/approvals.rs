@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// The fixture with people: `ann` (two usernames) asks and is a manager herself, `boss` (two usernames) and `chief` are managers.
-async fn people(polity: &Polity, org: &str, approval: Value) -> Result<String> {
+pub async fn people(polity: &Polity, org: &str, approval: Value) -> Result<String> {
     let admin = polity.cluster.admin().await?;
     let uid = fixtures::organisation(&admin, org).await?;
     let user = |name: &str, role: &str| json!({"kind": "User", "name": format!("{name}@{org}"), "role": role});

@@ -44,6 +44,8 @@ pub async fn refuses_values(polity: &Polity) -> Result<()> {
         "webhook.url=http://edge:9443",
         "core.persistence.accessMode=ReadWriteMany",
         "edge.url=polity.example.com",
+        "edge.events.heartbeatSeconds=0",
+        "edge.events.streams=0",
     ] {
         let out = polity.cluster.run("helm", &["template", "polity", &chart, "--set", bad]);
         ensure!(out.is_err(), "{bad} was accepted");
@@ -68,6 +70,9 @@ pub async fn members_have_their_rights_and_no_more(polity: &Polity) -> Result<()
     let none: &[&str] = &[];
     let wanted: &[(&str, &str, &str, &[&str])] = &[
         ("list", "polity.dev", "toolcalls", &everyone),
+        ("list", "", "events", &everyone),
+        ("list", "events.k8s.io", "events", &everyone),
+        ("create", "events.k8s.io", "events", none),
         ("create", "polity.dev", "toolcalls", &["admin", "engineer", "growth"]),
         ("create", "polity.dev", "tools", &["admin", "engineer"]),
         ("create", "polity.dev", "roles", &["admin"]),

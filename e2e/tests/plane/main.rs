@@ -9,6 +9,7 @@ mod calls;
 mod chart;
 mod crash;
 mod edges;
+mod events;
 mod examples;
 mod fixtures;
 mod gateway;
@@ -16,6 +17,7 @@ mod guards;
 mod help;
 mod lifecycle;
 mod mcp;
+mod notices;
 mod orgs;
 mod races;
 mod records;
@@ -100,6 +102,8 @@ fn main() -> ExitCode {
         .alone("lifecycle_suspended_within_a_second", |p| Box::pin(lifecycle::suspended_within_a_second(p)))
         .test("results_nobody_sees_what_is_redacted", |p| Box::pin(results::nobody_sees_what_is_redacted(p)))
         .test("results_an_outcome_is_held_to_its_condition", |p| Box::pin(results::an_outcome_is_held_to_its_condition(p)))
+        .test("notices_of_what_somebody_must_notice", |p| Box::pin(notices::of_what_somebody_must_notice(p)))
+        .test("notices_of_outcomes_that_differ", |p| Box::pin(notices::of_outcomes_that_differ(p)))
         .test("rewrites_are_stored_run_and_recorded", |p| Box::pin(rewrites::are_stored_run_and_recorded(p)))
         .test("rewrites_never_change_a_stored_call", |p| Box::pin(rewrites::never_change_a_stored_call(p)))
         .test("lifecycle_nothing_starts_before_start_at", |p| Box::pin(lifecycle::nothing_starts_before_start_at(p)))
@@ -125,6 +129,7 @@ fn main() -> ExitCode {
         .alone("guards_hold_alone", |p| Box::pin(guards::hold_alone(p)))
         .alone("stored_older_objects_stay_updatable", |p| Box::pin(stored::older_objects_stay_updatable(p)))
         .alone("edges_two_at_once", |p| Box::pin(edges::two_at_once(p)))
+        .alone("events_whole_over_edges_and_restarts", |p| Box::pin(events::whole_over_edges_and_restarts(p)))
         .alone("edges_certificate_authority_rotates", |p| Box::pin(edges::certificate_authority_rotates(p)))
         .test("tokens_wrong_in_one_thing", |p| Box::pin(tokens::wrong_in_one_thing(p)))
         .alone("restarts_edge_under_load", |p| Box::pin(restarts::edge_under_load(p)))

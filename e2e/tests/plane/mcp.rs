@@ -84,6 +84,14 @@ fn judge(org: &str, told: &Value) -> Result<()> {
     Ok(())
 }
 
+/// What an agent of a framework, its model scripted, must have gone through: it is denied, reads why, and its second call runs.
+fn framework(told: &Value) -> Result<()> {
+    ensure!(told["tools"] == json!(["pay"]), "{told}");
+    let (denied, allowed) = (told["given"][0].as_str().unwrap_or_default(), told["given"][1].as_str().unwrap_or_default());
+    ensure!(denied.contains("PolicyDenied") && denied.contains("pay somebody else") && allowed.contains("r-1"), "{told}");
+    Ok(())
+}
+
 /// The official Python and TypeScript clients, given what a worker Pod has, see what the agent may call and are answered as any agent is.
 pub async fn official_clients_work_unchanged(polity: &Polity) -> Result<()> {
     let admin = polity.cluster.admin().await?;
@@ -99,13 +107,10 @@ pub async fn official_clients_work_unchanged(polity: &Polity) -> Result<()> {
         ensure!(told[mode]["version"] == version, "{mode}: {}", told[mode]["version"]);
         judge(&org, &told[mode]).with_context(|| format!("Python, {mode}"))?;
     }
-    // A framework, its model scripted: it is denied, reads why, and its second call runs.
     let mut command = Command::new(&python);
     command.arg(clients::scripts().join("python/agent.py"));
     let told: Value = serde_json::from_str(&run(polity, &org, &robot, command).await.context("Pydantic AI")?)?;
-    ensure!(told["tools"] == json!(["pay"]), "{told}");
-    let (denied, allowed) = (told["given"][0].as_str().unwrap_or_default(), told["given"][1].as_str().unwrap_or_default());
-    ensure!(denied.contains("PolicyDenied") && denied.contains("pay somebody else") && allowed.contains("r-1"), "{told}");
+    framework(&told).context("Pydantic AI")?;
 
     let mut command = Command::new(clients::node(&modules)?);
     command.arg(clients::scripts().join("typescript/client.mjs")).env("POLITY_MODULES", &modules);
@@ -113,10 +118,15 @@ pub async fn official_clients_work_unchanged(polity: &Polity) -> Result<()> {
     ensure!(told["legacy"]["version"] == "2025-11-25", "{}", told["legacy"]["version"]);
     judge(&org, &told["legacy"]).context("TypeScript")?;
 
-    // Four sessions, each with one call that ran: recorded like any other, and nothing else has begun.
+    let mut command = Command::new(clients::node(&modules)?);
+    command.arg(clients::scripts().join("typescript/agent.mjs")).env("POLITY_MODULES", &modules);
+    let told: Value = serde_json::from_str(&run(polity, &org, &robot, command).await.context("AI SDK")?)?;
+    framework(&told).context("AI SDK")?;
+
+    // Five sessions, each with one call that ran: recorded like any other, and nothing else has begun.
     let lines = help::lines(polity, &uid, None)?;
     let count = |kind: &str| lines.iter().filter(|l| l["kind"] == kind).count();
-    ensure!((count("begin"), count("settle")) == (4, 4), "{} begins, {} settles", count("begin"), count("settle"));
+    ensure!((count("begin"), count("settle")) == (5, 5), "{} begins, {} settles", count("begin"), count("settle"));
     Ok(())
 }
 

@@ -13,34 +13,33 @@ use crate::{
     help,
 };
 
-/// What the command line said: whether it ended well, and its output with errors.
-fn audit(polity: &Polity, org: &str, token: &str, args: &[&str]) -> Result<(bool, String)> {
+/// The command line's `audit`, ready to run against the edge.
+pub fn command(polity: &Polity, org: &str, token: &str, args: &[&str]) -> Result<Command> {
     let cli = std::env::var_os("POLITY_E2E_CLI").context("POLITY_E2E_CLI is not set: run `cargo xtask test`")?;
     let file = polity.dir.join(format!("{org}.token"));
     std::fs::write(&file, token)?;
-    let output = Command::new(cli)
+    let mut command = Command::new(cli);
+    command
         .arg("audit")
         .args(args)
         .args(["--server", &polity.gateway(), "--org", org])
         .arg("--token-file")
         .arg(&file)
         .arg("--ca-file")
-        .arg(polity.dir.join(format!("{org}.crt")))
-        .output()?;
+        .arg(polity.dir.join(format!("{org}.crt")));
+    Ok(command)
+}
+
+/// What the command line said: whether it ended well, and its output with errors.
+pub fn audit(polity: &Polity, org: &str, token: &str, args: &[&str]) -> Result<(bool, String)> {
+    let output = command(polity, org, token, args)?.output()?;
     let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     Ok((output.status.success(), text))
 }
 
-async fn token(polity: &Polity, org: &str, account: &str) -> Result<String> {
-    let spec = TokenRequestSpec { audiences: vec!["polity".to_owned()], expiration_seconds: Some(600), ..TokenRequestSpec::default() };
-    polity.cluster.token(org, account, spec).await
-}
-
-/// An auditor queries, exports and verifies; an account without the right reads nothing.
-pub async fn through_the_edge(polity: &Polity) -> Result<()> {
+/// An account `auditor` of the Org with its right, and one `stranger` without; the token of the first. The CA is where `audit` looks for it.
+pub async fn auditor(polity: &Polity, org: &str) -> Result<String> {
     let admin = polity.cluster.admin().await?;
-    let org = org_name("audited");
-    let uid = fixtures::organisation(&admin, &org).await?;
     apply(
         &admin,
         &format!(
@@ -62,9 +61,25 @@ subjects: [{{kind: ServiceAccount, name: auditor, namespace: {org}}}]
         ),
     )
     .await?;
-    let ca: Api<ConfigMap> = Api::namespaced(admin.clone(), &org);
+    let ca: Api<ConfigMap> = Api::namespaced(admin.clone(), org);
     let ca = ca.get(polity_api::names::CA_CONFIGMAP).await?.data.unwrap_or_default();
     std::fs::write(polity.dir.join(format!("{org}.crt")), ca.get("ca.crt").context("ca.crt")?)?;
+    help::may(&admin, &format!("system:serviceaccount:{org}:auditor"), org, "get", "records").await?;
+    token(polity, org, "auditor").await
+}
+
+/// A token of audience `polity`.
+pub async fn token(polity: &Polity, org: &str, account: &str) -> Result<String> {
+    let spec = TokenRequestSpec { audiences: vec!["polity".to_owned()], expiration_seconds: Some(600), ..TokenRequestSpec::default() };
+    polity.cluster.token(org, account, spec).await
+}
+
+/// An auditor queries, exports and verifies; an account without the right reads nothing.
+pub async fn through_the_edge(polity: &Polity) -> Result<()> {
+    let admin = polity.cluster.admin().await?;
+    let org = org_name("audited");
+    let uid = fixtures::organisation(&admin, &org).await?;
+    let auditor = auditor(polity, &org).await?;
 
     let call = help::bot(polity, &org).await?.create(&PostParams::default(), &help::small()).await?;
     let calls: Api<ToolCall> = Api::namespaced(admin.clone(), &org);
@@ -75,7 +90,6 @@ subjects: [{{kind: ServiceAccount, name: auditor, namespace: {org}}}]
     })
     .await?;
 
-    let auditor = token(polity, &org, "auditor").await?;
     let exported = until(SOON, "the auditor's right", || async {
         match audit(polity, &org, &auditor, &["export"]) {
             Ok((true, text)) => Ok(text),

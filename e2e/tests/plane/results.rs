@@ -30,7 +30,7 @@ spec:
 }
 
 /// An Org whose Tool `pay` says what it returns, with demands on it.
-async fn demanding(polity: &Polity, prefix: &str) -> Result<(String, String)> {
+pub async fn demanding(polity: &Polity, prefix: &str) -> Result<(String, String)> {
     let admin = polity.cluster.admin().await?;
     let org = org_name(prefix);
     let uid = fixtures::organisation(&admin, &org).await?;
@@ -43,7 +43,7 @@ async fn demanding(polity: &Polity, prefix: &str) -> Result<(String, String)> {
     Ok((org, uid))
 }
 
-fn returned(paid: i64) -> String {
+pub fn returned(paid: i64) -> String {
     json!({"paid": paid, "payer": {"iban": "DE-TOP-SECRET", "name": "ann"}}).to_string()
 }
 

@@ -59,12 +59,12 @@ pub async fn wrong_in_one_thing(polity: &Polity) -> Result<()> {
     .await
 }
 
-fn key_file(polity: &Polity) -> Result<std::path::PathBuf> {
+pub fn key_file(polity: &Polity) -> Result<std::path::PathBuf> {
     Ok(polity.cluster.dir()?.join(Path::new("pki/tokens.key")))
 }
 
 /// A JSON Web Token with ES256 (RFC 7518, 3.4), without a key id: the API server then tries its keys.
-fn signed(key: &KeyPair, claims: &Value) -> Result<String> {
+pub fn signed(key: &KeyPair, claims: &Value) -> Result<String> {
     let text = format!("{}.{}", BASE64.encode(r#"{"alg":"ES256","typ":"JWT"}"#), BASE64.encode(claims.to_string()));
     Ok(format!("{text}.{}", BASE64.encode(fixed(&key.sign(text.as_bytes())?)?)))
 }

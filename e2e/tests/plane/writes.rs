@@ -76,7 +76,8 @@ pub async fn of_a_new_org(polity: &Polity) -> Result<()> {
     Ok(())
 }
 
-/// A container call: two status writes after its create, three when it waits for people; one Pod made, let start and deleted.
+/// A container call: two status writes after its create, three when it waits for people; one Pod made, let start and deleted. A call that is allowed makes no
+/// Event; an Approval that is asked for makes one.
 pub async fn of_a_call(polity: &Polity) -> Result<()> {
     let admin = polity.cluster.admin().await?;
     let org = org_name("percall");
@@ -102,13 +103,14 @@ pub async fn of_a_call(polity: &Polity) -> Result<()> {
     phase(&admin, &org, &name, Phase::Succeeded).await?;
     let writes = quiet(polity, from, &org).await?;
     let on_call = writes.iter().filter(|w| w.resource.starts_with("toolcalls")).count();
-    ensure!(on_call <= 3, "{}", shown(&writes));
+    let told = writes.iter().filter(|w| w.resource == "events").count();
+    ensure!(on_call <= 3 && told == 1, "{}", shown(&writes));
     Ok(())
 }
 
 /// Calls and Pods of other tests may still end by their deadlines; definitions of any Org and everything of this one are at rest.
 fn ends(write: &Write, org: &str) -> bool {
-    write.namespace != org && ["toolcalls", "pods", "approvals"].iter().any(|kind| write.resource.starts_with(kind))
+    write.namespace != org && ["toolcalls", "pods", "approvals", "events"].iter().any(|kind| write.resource.starts_with(kind))
 }
 
 /// At rest, with a call that waits and one that runs, nothing is written for ten seconds.

@@ -23,6 +23,9 @@ struct Store {
     refuse_create: Option<Value>,
     answer_create: Option<Value>,
     deaf: bool,
+    /// Usernames that may not read records, tokens that are revoked.
+    barred: Vec<String>,
+    revoked: Vec<String>,
     conflicts: u32,
 }
 
@@ -67,6 +70,16 @@ impl Api {
         self.store.lock().unwrap().deaf = true;
     }
 
+    /// From now on this user may not read records.
+    pub fn bar(&self, username: &str) {
+        self.store.lock().unwrap().barred.push(username.into());
+    }
+
+    /// From now on nobody is behind this token.
+    pub fn revoke(&self, token: &str) {
+        self.store.lock().unwrap().revoked.push(token.into());
+    }
+
     /// So many status writes conflict from now on.
     pub fn conflicts(&self, n: u32) {
         self.store.lock().unwrap().conflicts = n;
@@ -103,7 +116,8 @@ impl Api {
             let mut review: Value = serde_json::from_slice(&body).unwrap();
             let asked = json!({"verb": "get", "group": "polity.dev", "resource": "records", "namespace": "acme"});
             assert_eq!(review["spec"]["resourceAttributes"], asked);
-            review["status"] = json!({"allowed": review["spec"]["user"] == "ann"});
+            let barred = self.store.lock().unwrap().barred.iter().any(|user| review["spec"]["user"] == *user);
+            review["status"] = json!({"allowed": review["spec"]["user"] == "ann" && !barred});
             return answer(201, &review);
         }
         let Some(rest) = path.strip_prefix(PREFIX) else { return failure(404, "NotFound", "not scripted") };
@@ -130,7 +144,9 @@ impl Api {
             return failure(500, "InternalError", "scripted");
         }
         assert_eq!(review["spec"]["audiences"], json!(["polity"]));
-        let (user, pod) = match review["spec"]["token"].as_str().unwrap() {
+        let token = review["spec"]["token"].as_str().unwrap();
+        let revoked = self.store.lock().unwrap().revoked.iter().any(|t| t == token);
+        let (user, pod) = match if revoked { "revoked" } else { token } {
             "auditor-token" => ("ann", ""),
             "payer-token" => ("system:serviceaccount:acme:polity-agent-payer", "payer-1"),
             "clerk-token" => ("system:serviceaccount:acme:polity-agent-clerk", "clerk-1"),

@@ -13,7 +13,7 @@ use arc_swap::ArcSwapOption;
 use axum::{Json, Router, body::Body, extract::State, http::StatusCode};
 use futures::future::BoxFuture;
 use polity_gateway::{
-    Gateway, Metrics, Settings,
+    Gateway, Metrics, Settings, StreamLimits,
     egress::Egress,
     http_tool::{HttpTools, Lookup, Roots},
 };
@@ -126,8 +126,17 @@ impl Edge {
         Self::start_with("polity-edge-1", Api::new(), Arc::default()).await
     }
 
+    /// With these bounds of streams.
+    pub async fn streaming(streams: StreamLimits) -> Self {
+        Self::start_all("polity-edge-1", Api::new(), Arc::default(), streams).await
+    }
+
     /// A replica beside the same API server and ledger as others.
     pub async fn start_with(replica: &str, api: Api, ledger: Arc<Ledger>) -> Self {
+        Self::start_all(replica, api, ledger, StreamLimits::default()).await
+    }
+
+    pub async fn start_all(replica: &str, api: Api, ledger: Arc<Ledger>, streams: StreamLimits) -> Self {
         let heard = Arc::new(Upstream::default());
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -139,7 +148,7 @@ impl Edge {
         let registry = prometheus::Registry::new();
         let metrics = Metrics::new(&registry).unwrap();
         let names = vec!["polity-edge".into(), "::1".into()];
-        let settings = Settings { replica: replica.into(), system_namespace: "polity-system".into(), names, metrics };
+        let settings = Settings { replica: replica.into(), system_namespace: "polity-system".into(), names, metrics, streams };
         let cache = Cache::fixed(world(port));
         let gateway = Gateway::new(&settings, api.client(), cache, ledger.clone(), http, Arc::new(SystemClock), &cancel);
         Self { api, ledger, upstream: heard, gateway, cancel, registry }

@@ -11,6 +11,7 @@ mod api;
 mod calls;
 mod demands;
 mod evaluate;
+mod events;
 mod executor;
 mod harness;
 mod ledger;

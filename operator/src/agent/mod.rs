@@ -88,6 +88,7 @@ pub async fn reconcile(ctx: Arc<Context>, key: Key) -> Result<Outcome, AgentErro
     };
     let status = status::status(&facts, usernames, &observed);
     write(&Api::namespaced(ctx.client.clone(), &key.0), &ctx.cluster.agents, facts.agent.as_ref(), &status).await?;
+    ctx.events.stalled(facts.agent.as_ref(), &status.conditions);
     Ok(next(&facts, &observed))
 }
 

@@ -18,7 +18,7 @@ use polity_runtime::{clock::Clock, guarded::Guarded, snapshots::Snapshots};
 use tokio_util::sync::CancellationToken;
 
 use super::evaluate::{Standing, evaluate};
-use crate::dispatch::Gate;
+use crate::{dispatch::Gate, events::Announcer};
 
 /// How soon to look again when the view of the Org is not fresh.
 const SOON: Duration = Duration::from_secs(2);
@@ -33,6 +33,8 @@ pub struct ApprovalContext {
     pub gate: Arc<Gate>,
     /// Views of the Orgs.
     pub snapshots: Arc<Snapshots>,
+    /// Tells people what they must notice.
+    pub events: Arc<Announcer>,
     /// Time.
     pub clock: Arc<dyn Clock>,
 }
@@ -68,6 +70,7 @@ async fn reconcile(guarded: Arc<Guarded<Approval>>, ctx: Arc<ApprovalContext>) -
         tracing::warn!(name = %guarded.name_any(), "a stored Approval cannot be read: it is never met");
         return Ok(Action::await_change());
     };
+    ctx.events.approval(approval);
     let ended = approval.status.as_ref().and_then(|s| s.phase).is_some_and(|p| p != ApprovalPhase::Pending);
     if ended || approval.metadata.deletion_timestamp.is_some() {
         return Ok(Action::await_change());

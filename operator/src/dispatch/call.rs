@@ -35,7 +35,7 @@ use super::{
     runner::{EXECUTOR, Runner, StartError},
     status,
 };
-use crate::approval;
+use crate::{approval, events::Announcer};
 
 /// How soon to look again at a call that cannot go on for a passing reason.
 pub(super) const SOON: Duration = Duration::from_secs(2);
@@ -58,6 +58,8 @@ pub struct CallContext {
     pub runner: Arc<Runner>,
     /// Views of the Orgs.
     pub snapshots: Arc<Snapshots>,
+    /// Tells people what they must notice.
+    pub events: Arc<Announcer>,
     /// Time.
     pub clock: Arc<dyn Clock>,
 }
@@ -147,6 +149,7 @@ async fn reconcile(guarded: Arc<Guarded<ToolCall>>, ctx: Arc<CallContext>) -> Re
         return Ok(Action::await_change());
     }
     let now = ctx.clock.now();
+    ctx.events.call(call);
     let phase = call.status.as_ref().and_then(|s| s.phase);
     if phase.is_some_and(Phase::ended) {
         return expire(&ctx, call, &namespace, now).await;

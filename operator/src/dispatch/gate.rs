@@ -5,15 +5,16 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{Api, Client, ResourceExt, api::ListParams};
 use polity_api::{Approval, approval::ApprovalPhase, caller::Caller};
 use polity_ledger::{
-    Begin, Begun, Charge, CounterKey, Durability, Held, Hold, Ledger, Note, Refused, Release, Settle, Settled, Subject, Window,
+    Begin, Begun, Charge, CounterKey, Durability, Held, Hold, Ledger, Note, Refused, Release, Settle, Settled, Subject, Target, Window,
 };
 use polity_policy::Snapshot;
 use polity_runtime::{deliver::RETURNED, guards::Guards, snapshots::Snapshots, subject};
 
-use crate::{anchors::Anchors, lease::Leadership};
+use crate::{anchors::Anchors, events::Announcer, lease::Leadership};
 
 /// How long core waits for its own watch when the sender has seen a change a moment earlier.
 const CATCH_UP: Duration = Duration::from_secs(1);
@@ -32,6 +33,8 @@ pub struct Gate {
     pub client: Client,
     /// Which chains reach their anchors.
     pub anchors: Anchors,
+    /// Tells people what they must notice.
+    pub events: Arc<Announcer>,
 }
 
 impl Gate {
@@ -51,7 +54,14 @@ impl Gate {
         let consume = self.check_approvals(&begin.subject, &snapshot).await?;
         begin.consume = consume;
         begin.charges = charges(&snapshot, &begin.reserve);
-        Box::pin(self.ledger.begin_as(self.epoch(), begin, durability(&snapshot))).await
+        // A stored call is told of on its own object.
+        let tool = has_no_object(&begin.subject).then(|| tool_of(&begin.subject, &snapshot)).flatten();
+        let tool = tool.map(|tool| (begin.subject.id.clone(), tool));
+        let begun = Box::pin(self.ledger.begin_as(self.epoch(), begin, durability(&snapshot))).await?;
+        if let Some((id, tool)) = tool {
+            self.events.begun(&id, tool);
+        }
+        Ok(begun)
     }
 
     /// Checks and holds a reservation for a call that waits.
@@ -78,7 +88,12 @@ impl Gate {
         }
         let view = self.snapshots.get(&settle.org.name).ok().filter(|view| view.org_uid() == settle.org.uid);
         let durability = view.map_or(Durability::Durable, |view| durability(&view));
-        self.ledger.settle_as(self.epoch(), settle, durability).await
+        let end = self.events.end_of(&settle);
+        let settled = self.ledger.settle_as(self.epoch(), settle, durability).await?;
+        if let Some(end) = end {
+            self.events.ended(end);
+        }
+        Ok(settled)
     }
 
     /// Gives a hold back.
@@ -163,6 +178,26 @@ impl Gate {
         let text = polity_ledger::canonical(value).map_err(|e| Refused::Invalid { what: e.to_string() })?;
         self.ledger.digest(org, &text).await
     }
+}
+
+/// Whether the id is one that an edge made for this caller, and not an object's uid.
+fn has_no_object(subject: &Subject) -> bool {
+    polity_gateway::is_call_id(&subject.id, &subject.org.uid, &subject.actor.username)
+}
+
+/// The Tool that is acted on.
+fn tool_of(subject: &Subject, snapshot: &Snapshot) -> Option<ObjectReference> {
+    let Target { kind, namespace, name, digest } = &subject.target;
+    let mut tools = snapshot.path().iter().filter_map(|org| snapshot.tool(name, Some(org)));
+    let tool = tools.find(|tool| tool.namespace == *namespace && tool.digest == *digest).filter(|_| kind == "Tool")?;
+    Some(ObjectReference {
+        api_version: Some(format!("{}/{}", polity_api::GROUP, polity_api::VERSION)),
+        kind: Some(kind.clone()),
+        namespace: Some(namespace.clone()),
+        name: Some(name.clone()),
+        uid: Some(tool.uid.clone()),
+        ..ObjectReference::default()
+    })
 }
 
 /// The Org's explicit choice.

@@ -136,5 +136,6 @@ pub async fn write(ctx: &Context, facts: &Facts, status: &OrgStatus) -> Result<(
     // The finalizer may have been written since: the cache has the newer object, with the same status.
     let org = ctx.cluster.orgs.get("", &facts.org.name_any()).unwrap_or_else(|| facts.org.clone());
     crate::status::write(&Api::all(ctx.client.clone()), &ctx.cluster.orgs, org.as_ref(), status).await?;
+    ctx.events.stalled(org.as_ref(), &status.conditions);
     Ok(())
 }

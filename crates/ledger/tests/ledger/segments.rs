@@ -170,6 +170,9 @@ async fn retention_drops_whole_segments_and_the_rest_verifies() {
     let old = rig.now() - year;
     assert_eq!(rig.ledger.retain(1, &org(), old).await.unwrap(), Some((1, 10)));
     assert_eq!(rig.ledger.retain(1, &org(), old).await.unwrap(), Some((11, 20)));
+    let page = rig.ledger.page(&org().uid, 0, 1, Filter::default(), false).await.unwrap();
+    assert_eq!((page.first, page.next), (21, 21), "who asks for what was dropped is told what is left");
+    assert_eq!(rig.ledger.page(&org().uid, i64::MAX, 1, Filter::default(), false).await.unwrap().first, 21, "also who asks for the head");
     rig.reopen().await;
     let lines = export(&rig).await;
     let key = roots(&before)[0].1.statement().key_id.clone();
