@@ -132,7 +132,7 @@ pub fn document() -> Value {
             }
         },
         "components": {
-            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer", "description": "A ServiceAccount token of audience `polity`."}},
+            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer", "description": "A ServiceAccount token of audience `polity`, or a token of a configured OpenID Connect issuer."}},
             "schemas": schemas()
         }
     })

@@ -3,7 +3,9 @@
 use std::{sync::Arc, time::Duration};
 
 use polity_api::{Approval, ToolCall, names};
-use polity_runtime::{CancellationToken, cache::Cache, clock::SharedClock, identity::Identities, watch::Target, watched::Watched};
+use polity_runtime::{
+    CancellationToken, cache::Cache, clock::SharedClock, identity::Identities, oidc::Oidc, watch::Target, watched::Watched,
+};
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
@@ -90,6 +92,8 @@ pub struct Settings {
     pub names: Vec<String>,
     /// What it counts.
     pub metrics: Metrics,
+    /// Issuers whose tokens are accepted beside those of the API server.
+    pub oidc: Vec<Arc<Oidc>>,
     /// Bounds of streams of events.
     pub streams: StreamLimits,
 }
@@ -108,7 +112,7 @@ impl Gateway {
         Arc::new(Self {
             cache,
             core,
-            identities: Arc::new(Identities::new(client.clone())),
+            identities: Arc::new(Identities::new(client.clone(), settings.oidc.clone())),
             calls: Watched::start(client.clone(), Target::all(), cancel.clone()),
             approvals: Watched::start(client.clone(), Target::all(), cancel.clone()),
             client,

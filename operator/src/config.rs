@@ -88,6 +88,10 @@ pub struct Edge {
     /// Networks of the cluster (Pods, Services, nodes), which `http` tools never reach.
     #[arg(long, env = "POLITY_CLUSTER_CIDRS", value_delimiter = ',')]
     pub cluster_cidrs: Vec<String>,
+    /// OpenID Connect issuers whose tokens are accepted, as a JSON list: `issuerURL`, `audience`, `usernameClaim`, `usernamePrefix`, `groupsClaim`,
+    /// `groupsPrefix`, `ca` (PEM).
+    #[arg(long, env = "POLITY_OIDC_ISSUERS", default_value = "")]
+    pub oidc_issuers: String,
     /// Seconds between two signs of life of a stream of events; as often the reader's token and rights are looked at again.
     #[arg(long, env = "POLITY_EVENTS_HEARTBEAT_SECONDS", default_value_t = 15)]
     pub events_heartbeat_seconds: u64,

@@ -14,6 +14,7 @@ use polity_runtime::{
     health::Health,
     leaf_store,
     metrics::SnapshotAge,
+    oidc::{Issuer, Oidc},
     serve::{Listener, admin_router, serve_plain, serve_tls},
     tls::ClientAuth,
 };
@@ -68,6 +69,7 @@ pub async fn run(settings: config::Edge, stop: CancellationToken) -> Result<()> 
         system_namespace: settings.common.namespace.clone(),
         names: CaConfig { edge_names: settings.edge_names.clone(), ..CaConfig::new(&settings.common.namespace) }.edge(),
         metrics: polity_gateway::Metrics::new(&metrics)?,
+        oidc: issuers(&settings.oidc_issuers)?,
         streams: streams(&settings)?,
     };
     let http = Gateway::http_tools(client.clone(), egress);
@@ -81,6 +83,14 @@ pub async fn run(settings: config::Edge, stop: CancellationToken) -> Result<()> 
     let _ = tokio::time::timeout(GRACE + Duration::from_secs(2), tasks.wait()).await;
     gateway.drain(DRAIN).await;
     Ok(())
+}
+
+/// The configured issuers; one that makes no sense must not pass for none.
+fn issuers(text: &str) -> Result<Vec<Arc<Oidc>>> {
+    let text = if text.trim().is_empty() { "[]" } else { text };
+    let issuers: Vec<Issuer> = serde_json::from_str(text).context("POLITY_OIDC_ISSUERS is no list of issuers")?;
+    let clock: polity_runtime::clock::SharedClock = Arc::new(SystemClock);
+    Oidc::all(issuers, &clock).context("POLITY_OIDC_ISSUERS")
 }
 
 /// Bounds of streams of events. One without a place for anybody, or with a pulse that nobody feels, is a mistake.

@@ -275,16 +275,19 @@ fn excerpt(body: &[u8]) -> String {
     String::from_utf8_lossy(body).chars().take(200).collect()
 }
 
-/// The whole chain of causes, since the outermost one says only that something failed.
 fn unavailable(error: reqwest::Error) -> Refused {
-    let error = error.without_url();
+    Refused::LedgerUnavailable { what: whole(&error.without_url()) }
+}
+
+/// The whole chain of causes, since the outermost one says only that something failed.
+pub(crate) fn whole(error: &reqwest::Error) -> String {
     let mut what = error.to_string();
-    let mut cause = std::error::Error::source(&error);
+    let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {
         what = format!("{what}: {error}");
         cause = error.source();
     }
-    Refused::LedgerUnavailable { what }
+    what
 }
 
 /// Ids go into a path: only what uids consist of.

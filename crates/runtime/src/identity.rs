@@ -1,4 +1,5 @@
-//! Who a bearer token is: asked of the API server (TokenReview with our audience), kept for at most 30 s.
+//! Who a bearer token is. One that says that it is of a configured OpenID Connect issuer is judged by that issuer's keys alone; every other one by the API
+//! server alone (TokenReview with our audience), whose answer is kept for at most 30 s.
 //!
 //! A failure is an error, never an identity, and is not kept: the next request asks again. Tokens are kept as SHA-256 only.
 
@@ -8,11 +9,14 @@ use std::{
     time::Duration,
 };
 
+use futures::future::BoxFuture;
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, UserInfo};
 use kube::{Api, Client, api::PostParams};
 use polity_api::{caller::Caller, names};
 use sha2::{Digest, Sha256};
 use tokio::time::{Instant, timeout};
+
+use crate::oidc::{self, Oidc};
 
 /// Longest that an identity is kept.
 pub const MAX_AGE: Duration = Duration::from_secs(30);
@@ -29,10 +33,10 @@ pub enum IdentityError {
     /// No token, or one that nobody would issue.
     #[error("no usable bearer token")]
     NoToken,
-    /// The API server does not accept it for audience `polity`.
+    /// The API server does not accept it for audience `polity`, or it is not what its issuer's tokens must be.
     #[error("token refused: {0}")]
     Refused(String),
-    /// The API server cannot be asked.
+    /// The API server, or the issuer for its keys, cannot be asked.
     #[error("cannot review the token: {0}")]
     Unavailable(String),
 }
@@ -40,17 +44,36 @@ pub enum IdentityError {
 /// SHA-256 of a token → when it was asked about, and who it is.
 type Kept = HashMap<[u8; 32], (Instant, Arc<Caller>)>;
 
+/// One way to find out who a token is.
+pub trait Verifier: Send + Sync {
+    /// The caller behind a token, by nothing but what this way asks.
+    fn verify<'a>(&'a self, token: &'a str) -> BoxFuture<'a, Result<Caller, IdentityError>>;
+}
+
+/// Asks the API server.
+struct Reviews(Api<TokenReview>);
+
 /// Finds out who a token is.
 pub struct Identities {
-    api: Api<TokenReview>,
+    reviews: Reviews,
+    issuers: Vec<Arc<Oidc>>,
     kept: Mutex<Kept>,
 }
 
 impl Identities {
-    /// Asks with this client.
+    /// Asks with this client, and knows the tokens of these issuers.
     #[must_use]
-    pub fn new(client: Client) -> Self {
-        Self { api: Api::all(client), kept: Mutex::default() }
+    pub fn new(client: Client, issuers: Vec<Arc<Oidc>>) -> Self {
+        Self { reviews: Reviews(Api::all(client)), issuers, kept: Mutex::default() }
+    }
+
+    /// The issuer that a token says it is of, if that is a configured one.
+    fn issuer(&self, token: &str) -> Option<&Oidc> {
+        if self.issuers.is_empty() {
+            return None;
+        }
+        let said = oidc::issuer_of(token)?;
+        self.issuers.iter().map(Arc::as_ref).find(|issuer| issuer.issuer() == said)
     }
 
     /// The caller behind an `Authorization` header value (`Bearer …`).
@@ -83,10 +106,14 @@ impl Identities {
         if !usable(token) {
             return Err(IdentityError::NoToken);
         }
+        if let Some(issuer) = self.issuer(token) {
+            // Its keys are at hand: nothing of it is kept, so it ends to the second.
+            return issuer.verify(token).await.map(Arc::new);
+        }
         let key = key_of(token);
         // The age counts from before the question: the answer is no younger.
         let asked = Instant::now();
-        match self.review(token).await {
+        match self.reviews.verify(token).await {
             Ok(caller) => {
                 let caller = Arc::new(caller);
                 self.keep(key, asked, caller.clone());
@@ -96,19 +123,6 @@ impl Identities {
                 self.kept.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
                 Err(error)
             }
-        }
-    }
-
-    async fn review(&self, token: &str) -> Result<Caller, IdentityError> {
-        let review = TokenReview {
-            spec: TokenReviewSpec { token: Some(token.to_owned()), audiences: Some(vec![names::AUDIENCE.to_owned()]) },
-            ..TokenReview::default()
-        };
-        let answer = timeout(REVIEW_TIMEOUT, self.api.create(&PostParams::default(), &review)).await;
-        match answer {
-            Ok(Ok(review)) => accepted(review),
-            Ok(Err(error)) => Err(IdentityError::Unavailable(error.to_string())),
-            Err(_) => Err(IdentityError::Unavailable("no answer in time".to_owned())),
         }
     }
 
@@ -144,6 +158,27 @@ fn key_of(token: &str) -> [u8; 32] {
 pub fn bearer(value: Option<&str>) -> Result<&str, IdentityError> {
     let (scheme, token) = value.and_then(|v| v.split_once(' ')).ok_or(IdentityError::NoToken)?;
     if scheme.eq_ignore_ascii_case("bearer") { Ok(token.trim()) } else { Err(IdentityError::NoToken) }
+}
+
+impl Reviews {
+    async fn review(&self, token: &str) -> Result<Caller, IdentityError> {
+        let review = TokenReview {
+            spec: TokenReviewSpec { token: Some(token.to_owned()), audiences: Some(vec![names::AUDIENCE.to_owned()]) },
+            ..TokenReview::default()
+        };
+        let answer = timeout(REVIEW_TIMEOUT, self.0.create(&PostParams::default(), &review)).await;
+        match answer {
+            Ok(Ok(review)) => accepted(review),
+            Ok(Err(error)) => Err(IdentityError::Unavailable(error.to_string())),
+            Err(_) => Err(IdentityError::Unavailable("no answer in time".to_owned())),
+        }
+    }
+}
+
+impl Verifier for Reviews {
+    fn verify<'a>(&'a self, token: &'a str) -> BoxFuture<'a, Result<Caller, IdentityError>> {
+        Box::pin(self.review(token))
+    }
 }
 
 /// The caller that a review tells, if it accepts the token for our audience.

@@ -29,7 +29,7 @@ async fn review(State(asked): State<Arc<AtomicUsize>>, Json(mut review): Json<Va
 fn identities() -> (Identities, Arc<AtomicUsize>) {
     let asked = Arc::new(AtomicUsize::new(0));
     let api = Router::new().route(PATH, post(review)).with_state(asked.clone());
-    (Identities::new(Client::new(api, "default")), asked)
+    (Identities::new(Client::new(api, "default"), Vec::new()), asked)
 }
 
 #[tokio::test(start_paused = true)]

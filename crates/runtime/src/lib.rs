@@ -18,6 +18,7 @@ pub mod internal;
 pub mod leaf_store;
 pub mod metrics;
 mod missing;
+pub mod oidc;
 pub mod pulse;
 pub mod serve;
 pub mod snapshots;

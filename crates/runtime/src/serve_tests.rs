@@ -79,3 +79,16 @@ async fn a_silent_connection_is_let_go() {
     cancel.cancel();
     server.await.unwrap().unwrap();
 }
+
+#[test]
+fn connections_inherit_the_time_after_which_an_unread_one_is_closed() {
+    let listener = Listener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let _peer = std::net::TcpStream::connect(listener.address()).unwrap();
+    let accepted = loop {
+        match listener.socket.accept() {
+            Ok((accepted, _)) => break accepted,
+            Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock),
+        }
+    };
+    assert_eq!(rustix::net::sockopt::tcp_user_timeout(&accepted).unwrap(), millis(UNREAD));
+}

@@ -46,6 +46,8 @@ pub async fn refuses_values(polity: &Polity) -> Result<()> {
         "edge.url=polity.example.com",
         "edge.events.heartbeatSeconds=0",
         "edge.events.streams=0",
+        "edge.oidcIssuers[0].issuerURL=http://id.example.com",
+        "edge.oidcIssuers[0].audience=polity",
     ] {
         let out = polity.cluster.run("helm", &["template", "polity", &chart, "--set", bad]);
         ensure!(out.is_err(), "{bad} was accepted");

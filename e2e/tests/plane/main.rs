@@ -18,6 +18,7 @@ mod help;
 mod lifecycle;
 mod mcp;
 mod notices;
+mod oidc;
 mod orgs;
 mod races;
 mod records;
@@ -130,6 +131,7 @@ fn main() -> ExitCode {
         .alone("stored_older_objects_stay_updatable", |p| Box::pin(stored::older_objects_stay_updatable(p)))
         .alone("edges_two_at_once", |p| Box::pin(edges::two_at_once(p)))
         .alone("events_whole_over_edges_and_restarts", |p| Box::pin(events::whole_over_edges_and_restarts(p)))
+        .alone("oidc_tokens_name_the_users_of_the_api_server", |p| Box::pin(oidc::tokens_name_the_users_of_the_api_server(p)))
         .alone("edges_certificate_authority_rotates", |p| Box::pin(edges::certificate_authority_rotates(p)))
         .test("tokens_wrong_in_one_thing", |p| Box::pin(tokens::wrong_in_one_thing(p)))
         .alone("restarts_edge_under_load", |p| Box::pin(restarts::edge_under_load(p)))

@@ -318,6 +318,7 @@ async fn an_old_view_decides_nothing() {
     let edge = Edge::start_with("polity-edge-1", api.clone(), ledger.clone()).await;
     let cancel = polity_runtime::CancellationToken::new();
     let settings = polity_gateway::Settings {
+        oidc: Vec::new(),
         streams: polity_gateway::StreamLimits::default(),
         replica: "r".into(),
         system_namespace: "polity-system".into(),

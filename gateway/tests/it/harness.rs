@@ -148,7 +148,8 @@ impl Edge {
         let registry = prometheus::Registry::new();
         let metrics = Metrics::new(&registry).unwrap();
         let names = vec!["polity-edge".into(), "::1".into()];
-        let settings = Settings { replica: replica.into(), system_namespace: "polity-system".into(), names, metrics, streams };
+        let settings =
+            Settings { replica: replica.into(), system_namespace: "polity-system".into(), names, metrics, oidc: Vec::new(), streams };
         let cache = Cache::fixed(world(port));
         let gateway = Gateway::new(&settings, api.client(), cache, ledger.clone(), http, Arc::new(SystemClock), &cancel);
         Self { api, ledger, upstream: heard, gateway, cancel, registry }
