@@ -17,7 +17,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("polity-ledger", &["polity-api"]),
     ("polity-runtime", &["polity-api", "polity-policy", "polity-plan", "polity-ledger"]),
     ("polity-webhook", &["polity-api", "polity-policy", "polity-plan", "polity-ledger", "polity-runtime"]),
-    ("polity-gateway", &["polity-api", "polity-policy", "polity-plan", "polity-ledger", "polity-runtime"]),
+    ("polity-gateway", &["polity-api", "polity-policy", "polity-plan", "polity-ledger", "polity-runtime", "polity-fuzz"]),
     (
         "polity-operator",
         &["polity-api", "polity-policy", "polity-plan", "polity-ledger", "polity-runtime", "polity-webhook", "polity-gateway"],

@@ -54,6 +54,10 @@ impl Ledger {
     pub fn begins(&self) -> Vec<Begin> {
         self.0.lock().unwrap().begins.clone()
     }
+    /// How many calls have begun.
+    pub fn begun(&self) -> usize {
+        self.0.lock().unwrap().begins.len()
+    }
     pub fn notes(&self) -> Vec<Note> {
         self.0.lock().unwrap().notes.clone()
     }

@@ -13,6 +13,7 @@ mod demands;
 mod evaluate;
 mod events;
 mod executor;
+mod fuzz;
 mod harness;
 mod ledger;
 mod mcp;
