@@ -13,7 +13,7 @@ impl Random {
     }
 
     /// A number below another; 0 below 0.
-    fn below(&mut self, end: usize) -> usize {
+    pub fn below(&mut self, end: usize) -> usize {
         usize::try_from(self.next() % (end.max(1) as u64)).unwrap_or_default()
     }
 
@@ -55,7 +55,7 @@ pub fn changed(pool: &[Vec<u8>], words: &[&str], random: &mut Random, most: usiz
 
 fn change(input: &mut Vec<u8>, pool: &[Vec<u8>], words: &[&str], random: &mut Random) {
     let (begin, end) = range(input, random);
-    match random.below(14) {
+    match random.below(16) {
         0 => {
             if let Some(byte) = input.get_mut(begin) {
                 *byte = b' ' + u8::try_from(random.below(95)).unwrap_or_default();
@@ -82,7 +82,13 @@ fn change(input: &mut Vec<u8>, pool: &[Vec<u8>], words: &[&str], random: &mut Ra
             let number = random.of(&NUMBERS).unwrap_or_default();
             input.splice(token(input, begin), number.bytes());
         }
-        6..=9 => {
+        6 | 7 => {
+            // what is in brackets by what is in others
+            let other = pool.get(random.below(pool.len())).cloned().unwrap_or_default();
+            let from = group(&other, random.below(other.len() + 1));
+            input.splice(group(input, begin), other.get(from).unwrap_or_default().iter().copied());
+        }
+        8..=11 => {
             let word = random.of(words).unwrap_or_default();
             input.splice(token(input, begin), word.bytes());
         }
@@ -108,6 +114,24 @@ fn token(input: &[u8], at: usize) -> std::ops::Range<usize> {
     let begin = at - input.get(..at).unwrap_or_default().iter().rev().take_while(|b| word(b)).count();
     let end = at + input.get(at..).unwrap_or_default().iter().take_while(|b| word(b)).count();
     begin..end
+}
+
+/// What is in the nearest brackets that open at a place or after it, without them; nothing where there are none.
+fn group(input: &[u8], at: usize) -> std::ops::Range<usize> {
+    let rest = input.get(at..).unwrap_or_default();
+    let Some(open) = rest.iter().position(|b| matches!(b, b'(' | b'[' | b'{')) else { return at..at };
+    let mut depth = 0_usize;
+    for (i, byte) in rest.iter().enumerate().skip(open) {
+        match byte {
+            b'(' | b'[' | b'{' => depth += 1,
+            b')' | b']' | b'}' => depth -= 1,
+            _ => {}
+        }
+        if depth == 0 {
+            return at + open + 1..at + i;
+        }
+    }
+    at..at
 }
 
 /// The shortest input that was found to fail still, by leaving out parts of half its length, a quarter, and so on.

@@ -47,6 +47,8 @@ use change::Random;
 const SECONDS: u64 = 4;
 /// How long the shortening of an input that failed may take.
 const SHORTEN: Duration = Duration::from_secs(5);
+/// Most inputs that are kept in memory; after that a new one takes the place of another.
+const MAX_POOL: usize = 4096;
 /// Longest input.
 const MAX_INPUT: usize = 8192;
 /// Share of inputs, in hundredths, that must have been of use to the target: less proves nothing.
@@ -137,7 +139,11 @@ impl Target {
                 if env::var("POLITY_FUZZ_KEEP").is_ok_and(|keep| keep == "1") {
                     self.keep(&input);
                 }
-                pool.push(input);
+                if pool.len() < MAX_POOL {
+                    pool.push(input);
+                } else {
+                    pool[random.below(MAX_POOL)] = input;
+                }
                 at = pool.len();
             }
         }

@@ -123,6 +123,17 @@ fn reversed(value: &Value, out: &mut String) {
     }
 }
 
+/// What a message is about, without names, places and numbers.
+fn gist(message: &str) -> String {
+    let mut quoted = false;
+    let last = message.rsplit(": ").next().unwrap_or_default();
+    let words = last.chars().filter(|c| {
+        quoted ^= matches!(c, '`' | '"');
+        !quoted && (c.is_ascii_lowercase() || *c == ' ')
+    });
+    words.take(24).collect()
+}
+
 fn has_whole_double(value: &Value) -> bool {
     match value {
         Value::Number(n) => n.is_f64() && n.as_f64().is_some_and(|f| f.fract() == 0.0),
@@ -164,7 +175,7 @@ fn argument(input: &str, seen: &mut Seen) -> Result<Verdict, String> {
         Ok(validator) => validator,
         Err(why) if why.contains("cannot be compiled") => return Err("the schema panicked".to_owned()),
         Err(why) => {
-            seen.note(&why.chars().filter(|c| c.is_ascii_alphabetic()).take(30).collect::<String>());
+            seen.note(&gist(&why));
             return Ok(Verdict::Used);
         }
     };
@@ -173,7 +184,8 @@ fn argument(input: &str, seen: &mut Seen) -> Result<Verdict, String> {
     if valid != validator.iter_errors(&given).next().is_none() {
         return Err("it is valid and has errors, or neither".to_owned());
     }
-    seen.note(&(valid, schema.as_object().map(|o| o.keys().cloned().collect::<Vec<_>>())));
+    let known = |key: &&String| WORDS.iter().any(|w| w.starts_with(&format!("\"{key}\"")));
+    seen.note(&(valid, schema.as_object().map(|o| o.keys().filter(known).take(3).collect::<Vec<_>>())));
     // both readings of an argument are the same one
     let (own, cel) = (Val::json(&given, &ty).to_cel(), value::value(&given, &ty));
     if format!("{own:?}") != format!("{cel:?}") && own != cel {
@@ -210,7 +222,7 @@ fn place(text: &str, given: &Value, seen: &mut Seen) -> Result<(), String> {
     let path = match Path::parse(text) {
         Ok(path) => path,
         Err(why) => {
-            seen.note(&why.chars().rev().take(20).collect::<String>());
+            seen.note(&gist(&why));
             return Ok(());
         }
     };
@@ -220,7 +232,7 @@ fn place(text: &str, given: &Value, seen: &mut Seen) -> Result<(), String> {
     for change in [Test(true), Test(false)] {
         let mut value = given.clone();
         let first = path.apply(&mut value, &change);
-        seen.note(&first.as_ref().map(|c| c.count.min(3)).map_err(|e| e.chars().rev().take(12).collect::<String>()));
+        seen.note(&first.as_ref().map(|c| c.count.min(3)).map_err(|e| gist(e)));
         let Ok(changed) = first else { continue };
         if (changed.count == 0) != (value == *given) {
             return Err(format!("{} changes were made at {path}, and {given} became {value}", changed.count));
