@@ -1,5 +1,5 @@
 //! `kubectl polity`: the command line for people. Checks and tests Policies offline, decides Approvals, asks for and makes
-//! calls, verifies and exports records, shows the Org tree.
+//! calls, verifies and exports records, shows the Org tree, and what servers of Tools list.
 //!
 //! It has no rights of its own: whatever it does on a cluster, its user could do with kubectl.
 
@@ -10,11 +10,12 @@ mod cluster;
 mod explain;
 mod policy;
 mod table;
+mod tool;
 mod yaml;
 
 use std::{io::Write, process::ExitCode};
 
-use args::{Command, Line};
+use args::{Command, Line, ToolCommand};
 use clap::Parser;
 
 /// Whether what was asked for is so: decides the exit code.
@@ -52,6 +53,7 @@ fn run(line: Line) -> anyhow::Result<Verdict> {
         Command::CanI(command) if !command.manifests.is_empty() => can_i::offline(&command, out),
         Command::CanI(command) => cluster::run(&line.cluster, |c| async move { can_i::online(&c, &command, out).await }),
         Command::Explain(command) => explain::run(&command, out),
+        Command::Tool(ToolCommand::Pin(command)) => tool::pin(&line.cluster, &command, out),
         Command::Tree(command) => cluster::run(&line.cluster, |c| async move { cluster::tree::run(&c, &command, out).await }),
     }
 }

@@ -20,7 +20,7 @@ use crate::{
     answer::{self, Answer},
     body::{self, CallBody},
     decide::{Ask, busy},
-    execute::{Basis, Started, Step, is_http},
+    execute::{Basis, Started, Step, runs_here},
     id,
     metrics::Door,
     problem::Problem,
@@ -130,11 +130,11 @@ impl Gateway {
             Step::Elsewhere | Step::NotOurs => {
                 Err(Problem::new(StatusCode::CONFLICT, reasons::ALREADY_EXECUTED, "this call has begun already"))
             }
-            Step::Started(started) if is_http(&started.tool) => {
+            Step::Started(mut started) if runs_here(&started.tool) => {
                 let shown = self.shown(&started);
                 // Nobody listens any more when the caller has hung up; the call goes on.
                 let _ = begun.send(shown.clone());
-                self.run_here(&ask, &started, shown, cancel).await
+                self.run_here(&ask, &mut started, shown, cancel).await
             }
             Step::Started(started) => {
                 let shown = self.shown(&started);
@@ -149,7 +149,7 @@ impl Gateway {
         answer::shown(&started.decided.decision, Some(&started.begun), self.replica.process(), self.clock.now())
     }
 
-    async fn run_here(&self, ask: &Ask, started: &Started, shown: Shown, cancel: CancellationToken) -> Result<Answer, Problem> {
+    async fn run_here(&self, ask: &Ask, started: &mut Started, shown: Shown, cancel: CancellationToken) -> Result<Answer, Problem> {
         let (ran, settled) = self.run_and_settle(started, &ask.trace, cancel.cancelled()).await;
         let settled = settled?;
         if settled.outcome != Some(ran.outcome) {

@@ -7,7 +7,7 @@ use futures::future::BoxFuture;
 use polity_ledger::{Attempt, Begin, Begun, Note, Page, Refused, Release, Settle, Settled};
 use polity_runtime::{
     core_client::CoreClient,
-    internal::{RecordsRequest, RunError, RunRequest, ShimInput, ShimPod, ShimResult},
+    internal::{RecordsRequest, RunError, RunRequest, ShimInput, ShimPod, ShimResult, ToolDrifted},
 };
 
 /// What the edge asks of core. Each answer is committed; whatever is not an answer is `LedgerUnavailable`.
@@ -22,6 +22,8 @@ pub trait Core: Send + Sync {
     fn note<'a>(&'a self, note: &'a Note) -> BoxFuture<'a, Result<Option<i64>, Refused>>;
     /// Start a container call.
     fn run<'a>(&'a self, run: &'a RunRequest) -> BoxFuture<'a, Result<Begun, Refused>>;
+    /// Tell of a Tool whose server lists another definition than the one pinned.
+    fn drifted<'a>(&'a self, told: &'a ToolDrifted) -> BoxFuture<'a, Result<(), Refused>>;
     /// An action as the ledger has it; waits for its end up to `wait`.
     fn attempt<'a>(&'a self, org_uid: &'a str, id: &'a str, wait: Duration) -> BoxFuture<'a, Result<Option<Attempt>, Refused>>;
     /// A page of an Org's chain, for somebody who may see it.
@@ -47,6 +49,9 @@ impl Core for CoreClient {
     }
     fn run<'a>(&'a self, run: &'a RunRequest) -> BoxFuture<'a, Result<Begun, Refused>> {
         Box::pin(self.run(run))
+    }
+    fn drifted<'a>(&'a self, told: &'a ToolDrifted) -> BoxFuture<'a, Result<(), Refused>> {
+        Box::pin(self.drifted(told))
     }
     fn attempt<'a>(&'a self, org_uid: &'a str, id: &'a str, wait: Duration) -> BoxFuture<'a, Result<Option<Attempt>, Refused>> {
         Box::pin(self.attempt(org_uid, id, wait))

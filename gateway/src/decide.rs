@@ -68,6 +68,13 @@ impl Decided {
         self
     }
 
+    /// The same with what to do.
+    #[must_use]
+    pub fn hinted(mut self, hint: String) -> Self {
+        self.decision.hint = hint;
+        self
+    }
+
     /// The durable record of a denial.
     pub fn note(&self) -> Note {
         Note {

@@ -11,7 +11,7 @@ use polity_policy::{Obligations, ToolFacts, Verdict};
 use polity_runtime::{
     CancellationToken,
     deliver::{End, deliver},
-    internal::{RunRequest, RunTool},
+    internal::{RunRequest, RunTool, ToolDrifted},
     subject,
 };
 use serde_json::{Value, json};
@@ -20,6 +20,7 @@ use crate::{
     calls::canceled,
     decide::{Ask, Decided},
     http_tool::{Call, Ran},
+    mcp_tool::{NotNow, Pass},
     problem::Problem,
     state::Gateway,
 };
@@ -30,6 +31,8 @@ const DECISIONS: u32 = 3;
 const GRACE_SECONDS: i64 = 60;
 /// How long a settlement is tried; then core has given the run up by itself.
 const SETTLE_PATIENCE: Duration = Duration::from_secs(600);
+/// How long core is told of a drift.
+const TELL: Duration = Duration::from_secs(3);
 /// How long a start is tried while core does not answer.
 const BEGIN_TRIES: u32 = 3;
 
@@ -44,12 +47,14 @@ pub struct Started {
     pub begun: Begun,
     /// After this the outcome is unknown.
     pub deadline: jiff::Timestamp,
+    /// Runtime `mcp`: its server lets one call begin.
+    pub pass: Option<Pass>,
 }
 
 /// How far a call came.
 #[derive(Debug)]
 pub enum Step {
-    /// It has begun, here (`http`) or in core's care (`container`).
+    /// It has begun, here (`http`, `mcp`) or in core's care (`container`).
     Started(Box<Started>),
     /// People are to be asked first.
     Ask(Box<Decided>),
@@ -74,8 +79,8 @@ pub struct Basis {
     pub approved: Vec<String>,
     /// Key against running twice; absent when a hold has it.
     pub idempotency: Option<Idempotency>,
-    /// Begin `http` calls only: a stored call of a container is core's to begin.
-    pub http_only: bool,
+    /// Begin calls that run here only: a stored call of a container is core's to begin.
+    pub own_only: bool,
     /// Once canceled, nothing begins any more.
     pub cancel: CancellationToken,
 }
@@ -93,8 +98,8 @@ impl Basis {
 }
 
 /// Whether a Tool's calls are run by this edge.
-pub fn is_http(tool: &ToolFacts) -> bool {
-    tool.spec.runtime.http.is_some()
+pub fn runs_here(tool: &ToolFacts) -> bool {
+    tool.spec.runtime.endpoint().is_some()
 }
 
 impl Gateway {
@@ -115,9 +120,15 @@ impl Gateway {
             let Some(tool) = decided.decision.tool.clone() else {
                 return Ok(Step::Denied(Box::new(decided.denied(reasons::TOOL_NOT_FOUND, "the Tool is not known".to_owned()))));
             };
-            if basis.http_only && !is_http(&tool) {
+            if basis.own_only && !runs_here(&tool) {
                 return Ok(Step::NotOurs);
             }
+            let pass = match self.admit(&tool).await {
+                Ok(pass) => pass,
+                Err(NotNow { reason, message, hint, .. }) => {
+                    return Ok(Step::Refused(Box::new(decided.denied(reason, message).hinted(hint))));
+                }
+            };
             decided.subject.verdict.approvals.clone_from(&basis.approvals);
             let deadline = self.clock.now() + SignedDuration::from_secs(i64::from(tool.spec.timeout_seconds) + GRACE_SECONDS);
             let begin = Begin {
@@ -139,7 +150,7 @@ impl Gateway {
                 return Err(canceled());
             }
             match self.begin(begin, &tool, decided.decision.obligations.as_deref().cloned()).await {
-                Ok(begun) => return Ok(Step::Started(Box::new(Started { decided, tool, begun, deadline }))),
+                Ok(begun) => return Ok(Step::Started(Box::new(Started { decided, tool, begun, deadline, pass }))),
                 Err(refused @ (Refused::StaleSnapshot { .. } | Refused::Contended)) => last = refused,
                 Err(Refused::IdempotencyReplay { id }) => return Ok(Step::Replay(id)),
                 Err(Refused::AlreadyExecuted { .. }) => return Ok(Step::Elsewhere),
@@ -154,7 +165,7 @@ impl Gateway {
 
     /// Begins. When core does not answer it may have committed all the same: the same start is sent again, and what came of it learned.
     async fn begin(&self, begin: Begin, tool: &ToolFacts, obligations: Option<Obligations>) -> Result<Begun, Refused> {
-        let run = (!is_http(tool)).then(|| RunRequest {
+        let run = (!runs_here(tool)).then(|| RunRequest {
             begin: begin.clone(),
             tool: RunTool {
                 namespace: tool.namespace.clone(),
@@ -205,11 +216,56 @@ impl Gateway {
         });
     }
 
-    /// Runs a begun `http` call and settles it. The settlement stands as answered: core may have ended the call before.
-    pub async fn run_and_settle(&self, started: &Started, trace: &str, stop: impl Future<Output = ()>) -> (Ran, Result<Settled, Refused>) {
+    /// Whether the server of a Tool of runtime `mcp` lets a call begin; None for other runtimes. Core is told when it lists what is not pinned.
+    pub async fn admit(&self, tool: &ToolFacts) -> Result<Option<Pass>, NotNow> {
+        if tool.spec.runtime.mcp.is_none() {
+            return Ok(None);
+        }
+        let not = match self.mcp.admit(&self.http, tool).await {
+            Ok(pass) => return Ok(Some(pass)),
+            Err(not) => not,
+        };
+        if let Some(drifted) = &not.drifted {
+            let told = ToolDrifted {
+                tool: RunTool {
+                    namespace: tool.namespace.clone(),
+                    name: tool.name.clone(),
+                    uid: tool.uid.clone(),
+                    digest: tool.digest.clone(),
+                },
+                pinned: drifted.pinned.clone(),
+                observed: drifted.observed.clone(),
+                changed: drifted.changed.iter().map(|part| (*part).to_owned()).collect(),
+            };
+            // Denied in any case; untold, it is found again with the next call.
+            match tokio::time::timeout(TELL, self.core.drifted(&told)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::warn!(tool = tool.name, %error, "core could not be told of a Tool whose server changed it"),
+                Err(_) => tracing::warn!(tool = tool.name, "core was not told in time of a Tool whose server changed it"),
+            }
+        }
+        Err(not)
+    }
+
+    /// Runs a call that has begun, whichever of its own runtimes it has.
+    pub async fn run_tool(&self, call: Call<'_>, pass: Option<Pass>) -> Ran {
+        match pass {
+            Some(pass) => self.mcp.run(&self.http, call, pass).await,
+            None => self.http.run(call).await,
+        }
+    }
+
+    /// Runs a begun call of this edge and settles it. The settlement stands as answered: core may have ended the call before.
+    pub async fn run_and_settle(
+        &self,
+        started: &mut Started,
+        trace: &str,
+        stop: impl Future<Output = ()>,
+    ) -> (Ran, Result<Settled, Refused>) {
+        let pass = started.pass.take();
         let call = Call { tool: &started.tool, input: &started.decided.subject.input, trace };
         let ran = tokio::select! {
-            ran = self.http.run(call) => ran,
+            ran = self.run_tool(call, pass) => ran,
             () = stop => stopped(&started.tool),
         };
         let obligations = started.decided.decision.obligations.as_deref();

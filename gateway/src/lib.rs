@@ -1,8 +1,8 @@
-//! The edge's server for agents and tool Pods, and its executor of `http` calls.
+//! The edge's server for agents and tool Pods, and its executor of `http` and `mcp` calls.
 //!
 //! A request is decided on the Org's present view, begun in core's ledger, run, settled, answered. Nothing here keeps state that matters: what must
 //! last is in the ledger or in a ToolCall. It writes to Kubernetes the ToolCall of a call that must wait, and claim, decision and result of the
-//! stored `http` calls that it runs; nothing else.
+//! stored calls that it runs; nothing else.
 
 mod answer;
 mod body;
@@ -18,8 +18,10 @@ pub mod executor;
 pub mod http_tool;
 mod id;
 mod mcp;
+pub mod mcp_tool;
 mod metrics;
 mod objects;
+mod observed;
 mod openapi;
 mod problem;
 mod records;
@@ -64,6 +66,7 @@ fn routes() -> Vec<(&'static str, MethodRouter<Arc<Gateway>>)> {
         ("/v1/orgs/{org}/mcp", any(mcp::serve)),
         ("/v1/orgs/{org}/records", get(records::read)),
         ("/v1/orgs/{org}/events", get(events::follow)),
+        ("/v1/orgs/{org}/tools/{tool}/definition", get(observed::read)),
         ("/shim/v1/runs/{id}/input", get(shim::input)),
         ("/shim/v1/runs/{id}/result", post(shim::result)),
         ("/openapi.json", get(|| async { Json(openapi::document()) })),

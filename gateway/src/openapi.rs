@@ -105,6 +105,14 @@ pub fn document() -> Value {
                     "responses": event_responses()
                 }
             },
+            "/v1/orgs/{org}/tools/{tool}/definition": {
+                "parameters": [path("org", "Name of the Org."), path("tool", "Name of a Tool of its own, with runtime mcp.")],
+                "get": {
+                    "operationId": "readDefinition",
+                    "summary": "What the Tool's server lists now, and its digest, for those who may update the Tool.",
+                    "responses": responses(&["400", "401", "403", "404", "429", "502", "503"], &[("200", "`definition` as JSON text and its `digest`.", "Any")])
+                }
+            },
             "/shim/v1/runs/{id}/input": {
                 "parameters": [path("id", "Id of the run.")],
                 "get": {
@@ -337,6 +345,7 @@ fn responses(problems: &[&str], good: &[(&str, &str, &str)]) -> Value {
         "413" => "Too large.",
         "415" => "Not JSON.",
         "429" => "Too much under way; see Retry-After.",
+        "502" => "The Tool's server cannot be asked, or does not list it.",
         _ => "It cannot be decided or recorded now; see Retry-After.",
     };
     let bad = problems.iter().map(|status| ((*status).to_owned(), json!({"description": meaning(status), "content": content("Problem")})));

@@ -14,6 +14,7 @@ use crate::{
     core::Core,
     events::{Limits as StreamLimits, Slots},
     http_tool::HttpTools,
+    mcp_tool::McpTools,
     metrics::Metrics,
 };
 
@@ -62,6 +63,8 @@ pub struct Gateway {
     pub approvals: Arc<Watched<Approval>>,
     /// Requests of `http` Tools.
     pub http: HttpTools,
+    /// Servers of `mcp` Tools.
+    pub mcp: McpTools,
     /// Time.
     pub clock: SharedClock,
     /// Which replica this is.
@@ -117,6 +120,7 @@ impl Gateway {
             approvals: Watched::start(client.clone(), Target::all(), cancel.clone()),
             client,
             http,
+            mcp: McpTools::default(),
             clock,
             replica: Replica::new(&settings.replica, rand::random()),
             username: names::service_account_username(&settings.system_namespace, names::EDGE),

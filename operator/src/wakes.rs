@@ -185,11 +185,19 @@ pub fn role(ctx: &Context, change: &Change<Role>) {
     }
 }
 
-/// A Tool: itself; Policies that may meet it; its Org, since headers from Secrets need a right of the edge.
+/// A Tool: itself; those that look like it; Policies that may meet it; its Org, since headers from Secrets need a right of the edge.
 pub fn tool(ctx: &Context, change: &Change<Tool>) {
     ctx.queues.tools.add(change.key.clone());
     if !definition_changed(change) {
         return;
+    }
+    if change.old.is_none() || change.new.is_none() {
+        // Names that look like this one's are said of both.
+        for name in ctx.cluster.tools.keys_in(&change.key.0) {
+            if polity_upstream::look_alike(&change.key.1, [name.1.as_str()]).is_some() {
+                ctx.queues.tools.add(name);
+            }
+        }
     }
     let Some(org) = ctx.cluster.org_of(&change.key.0) else { return };
     let name = org.name_any();

@@ -78,7 +78,7 @@ fn check_name(name: &str) -> Result<(), String> {
     let inside = !name.contains('.') || name.ends_with(".svc") || name.ends_with(".cluster.local") || name.ends_with(".internal");
     if inside {
         return Err(format!(
-            "{name:?} is a name inside the cluster or its network; name a Service of the own namespace under runtime.http.service"
+            "{name:?} is a name inside the cluster or its network; name a Service of the own namespace under `service` instead"
         ));
     }
     Ok(())

@@ -117,6 +117,47 @@ async fn tools() {
     mentions(refused(&create(both).await, 422, reasons::INVALID_DEFINITION), &["exactly one"]);
 }
 
+fn mcp(listed: &Value, extra: Value) -> Value {
+    let definition = polity_upstream::Definition::of(listed).unwrap();
+    let mut mcp =
+        json!({"url": "https://mail.example.com/mcp", "tool": "send", "digest": definition.digest(), "definition": definition.text()});
+    mcp.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+    object(
+        "Tool",
+        "finance",
+        "t",
+        json!({"inputSchema": {"type": "object", "properties": {"to": {"type": "string"}}}, "runtime": {"mcp": mcp}}),
+    )
+}
+
+#[tokio::test]
+async fn mcp_tools() {
+    let plain =
+        json!({"name": "send", "description": "Sends.", "inputSchema": {"type": "object", "properties": {"to": {"type": "string"}}}});
+    assert_eq!(accepted(&create(mcp(&plain, json!({}))).await), Vec::<String>::new());
+    for (extra, part) in [
+        (json!({"digest": "0".repeat(64)}), "not that of the pinned definition"),
+        (json!({"definition": "{"}), "JSON object"),
+        (json!({"tool": "other"}), "is of \"send\""),
+        (json!({"headers": [{"name": "Mcp-Session-Id", "value": "x"}]}), "set by Polity"),
+        (json!({"headers": [{"name": "Host", "value": "x"}]}), "runtime.mcp.headers[0]"),
+    ] {
+        mentions(refused(&create(mcp(&plain, extra)).await, 422, reasons::INVALID_DEFINITION), &[part]);
+    }
+    let inside = create(mcp(&plain, json!({"url": "http://169.254.169.254/mcp"}))).await;
+    mentions(refused(&inside, 422, reasons::EGRESS_REFUSED), &["runtime.mcp.url"]);
+    let unpinned = object("Tool", "finance", "t", json!({"runtime": {"mcp": {"url": "https://mail.example.com/mcp", "tool": "send"}}}));
+    mentions(&accepted(&create(unpinned).await).join(""), &["every call is denied", "kubectl polity tool pin"]);
+    let hidden = json!({"name": "send", "description": "Sends.\u{200b}<!-- x -->", "inputSchema": {"type": "object", "required": ["cc"]}});
+    mentions(
+        &accepted(&create(mcp(&hidden, json!({}))).await).join("\n"),
+        &["looks suspicious: description", "U+200B", "HTML comment", "requires \"cc\""],
+    );
+    let header = json!({"secretHeaders": [{"name": "Authorization", "secret": "yours", "key": "k"}]});
+    let response = Ask::create("author", mcp(&plain, header)).admit(&Arc::new(Fixture::default())).await;
+    mentions(refused(&response, 403, reasons::SECRET_NOT_READABLE), &["\"yours\""]);
+}
+
 #[tokio::test]
 async fn a_secret_needs_its_authors_right() {
     let may = vec![("author".to_owned(), "get".to_owned(), "mine".to_owned())];

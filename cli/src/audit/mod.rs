@@ -2,7 +2,7 @@
 
 mod csv;
 mod follow;
-mod source;
+pub mod source;
 
 use std::{
     fs::File,

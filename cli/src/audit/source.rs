@@ -88,7 +88,8 @@ fn chain(ledger: &ReadOnly, org: &str) -> Result<OrgId> {
     }
 }
 
-fn connect(server: &str, token: &Path, ca: &Path) -> Result<Client> {
+/// A client of the edge that presents a token and trusts one CA.
+pub fn connect(server: &str, token: &Path, ca: &Path) -> Result<Client> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     if !server.starts_with("https://") {
         bail!("--server must be an https URL: the token is not sent in the clear");

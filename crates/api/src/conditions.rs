@@ -11,6 +11,8 @@ pub const SUCCEEDED: &str = "Succeeded";
 pub const RECONCILING: &str = "Reconciling";
 /// Core cannot go on without a change of the object or of something it refers to.
 pub const STALLED: &str = "Stalled";
+/// Something about a Tool looks suspicious: hidden or instruction-like text, a name that looks like another's. True only; absent otherwise.
+pub const FLAGGED: &str = "Flagged";
 /// Org stage: parents are there, alive and acyclic.
 pub const ANCESTRY: &str = "AncestryReady";
 /// Org stage: the namespace is there and consents.

@@ -54,6 +54,10 @@ reasons! {
     TOOL_NOT_FOUND = "ToolNotFound";
     /// The Tool's own definition is not usable.
     TOOL_NOT_READY = "ToolNotReady";
+    /// The MCP server lists another definition of the tool than the one pinned; the Tool is quarantined until its pin is changed.
+    TOOL_DRIFTED = "ToolDrifted";
+    /// The MCP server behind a Tool cannot be asked now, or has failed too often; nothing has run.
+    UPSTREAM_UNAVAILABLE = "UpstreamUnavailable";
     /// The arguments do not match the Tool's input schema.
     INVALID_ARGUMENTS = "InvalidArguments";
     /// The input is larger than what is accepted inline.
@@ -199,6 +203,8 @@ reasons! {
     IN_FORCE = "InForce";
     /// Calls of the Tool can run, as far as its definition goes.
     USABLE = "Usable";
+    /// Something about the Tool is a reason for people to look: text hidden from them, or a name that looks like another's.
+    LOOKS_SUSPICIOUS = "LooksSuspicious";
     /// Decisions know the Agent by its usernames.
     KNOWN = "Known";
     /// Workers are asked for and not all ready.

@@ -22,11 +22,16 @@ const EXAMPLES: [(&str, &str); 8] = [
 ];
 
 /// Condition type, the kinds that carry it, what True means.
-const CONDITIONS: [(&str, &str, &str); 10] = [
+const CONDITIONS: [(&str, &str, &str); 11] = [
     (conditions::READY, "Org, Role, Policy, Agent, Tool, Task", "The object does what it says."),
     (conditions::SUCCEEDED, "ToolCall, Approval", "The run has ended well. False: it has ended otherwise. Unknown: not ended yet."),
     (conditions::RECONCILING, "all", "Polity is still working towards the spec and goes on by itself."),
     (conditions::STALLED, "all", "Polity cannot go on until the object, or something that it refers to, is changed."),
+    (
+        conditions::FLAGGED,
+        "Tool",
+        "Something looks suspicious: hidden or instruction-like text, or a name that looks like another's. Absent otherwise.",
+    ),
     (conditions::ANCESTRY, "Org", "Every parent is there, alive, and no parent is its own descendant."),
     (conditions::NAMESPACE, "Org", "The namespace is there and consents."),
     (conditions::QUOTA, "Org", "The quota is granted by the parent and in force."),

@@ -1,6 +1,6 @@
 //! Tool: a callable with a schema, risk labels, a price and a runtime.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -23,7 +23,7 @@ use crate::{
     category = "polity",
     derive = "PartialEq",
     derive = "Default",
-    doc = "Something an agent can call: a container that Polity runs per call, or an HTTP endpoint. Who may call it comes from Roles, under which conditions from Policies.",
+    doc = "Something an agent can call: a container that Polity runs per call, an HTTP endpoint, or a tool of an MCP server. Who may call it comes from Roles, under which conditions from Policies.",
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
     printcolumn(name = "Runtime", type_ = "string", json_path = ".status.runtime"),
     printcolumn(name = "Risk", type_ = "string", json_path = ".spec.risk"),
@@ -96,7 +96,10 @@ pub struct Price {
 
 /// How a Tool runs: exactly one of the fields.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
-#[x_kube(validation = ("has(self.container) != has(self.http)", "a Tool has exactly one runtime: container or http"))]
+#[x_kube(validation = (
+    "[has(self.container), has(self.http), has(self.mcp)].filter(x, x).size() == 1",
+    "a Tool has exactly one runtime: container, http or mcp"
+))]
 pub struct Runtime {
     /// A Pod per call, without network and rights unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -104,6 +107,48 @@ pub struct Runtime {
     /// An HTTP request per call.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http: Option<Http>,
+    /// A tool of somebody's MCP server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mcp: Option<Mcp>,
+}
+
+impl Runtime {
+    /// Its name: `container`, `http` or `mcp`; None unless it is exactly one.
+    #[must_use]
+    pub fn name(&self) -> Option<&'static str> {
+        match (&self.container, &self.http, &self.mcp) {
+            (Some(_), None, None) => Some("container"),
+            (None, Some(_), None) => Some("http"),
+            (None, None, Some(_)) => Some("mcp"),
+            _ => None,
+        }
+    }
+
+    /// Where it connects to, for a runtime that the edge runs: with the name of its field.
+    #[must_use]
+    pub fn endpoint(&self) -> Option<(&'static str, Endpoint<'_>)> {
+        match (&self.http, &self.mcp) {
+            (Some(http), None) => Some(("http", http.endpoint())),
+            (None, Some(mcp)) => Some(("mcp", mcp.endpoint())),
+            _ => None,
+        }
+    }
+}
+
+/// What the runtimes `http` and `mcp` have in common: where to, with which headers, trusting whom.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Endpoint<'a> {
+    /// URL outside of the cluster.
+    pub url: Option<&'a str>,
+    /// Service of the own namespace.
+    pub service: Option<&'a ServiceRef>,
+    /// Headers sent with each request.
+    pub headers: &'a [Header],
+    /// Headers from Secrets.
+    pub secret_headers: &'a [SecretHeader],
+    /// PEM certificates to trust.
+    pub ca_bundle: Option<&'a str>,
 }
 
 /// A container that runs once a call: gets the input as JSON on stdin, writes its result as JSON to stdout (at most 1 MiB), exits 0.
@@ -179,6 +224,74 @@ pub struct Http {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 65_536))]
     pub ca_bundle: Option<String>,
+}
+
+impl Http {
+    /// Where it connects to.
+    #[must_use]
+    pub fn endpoint(&self) -> Endpoint<'_> {
+        Endpoint {
+            url: self.url.as_deref(),
+            service: self.service.as_ref(),
+            headers: &self.headers,
+            secret_headers: &self.secret_headers,
+            ca_bundle: self.ca_bundle.as_deref(),
+        }
+    }
+}
+
+/// A tool of an MCP server (streamable HTTP). It is called only as long as the server lists exactly the definition that is pinned here.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = ("has(self.url) != has(self.service)", "name exactly one of url and service"),
+    validation = ("has(self.digest) == has(self.definition)", "digest and definition are pinned together: kubectl polity tool pin")
+)]
+pub struct Mcp {
+    /// URL of an MCP endpoint outside the cluster: https, or http for a host that offers nothing else. Loopback, link-local, cluster and node addresses are refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 2048), regex(pattern = "^https?://[^/@?#]+(/[^@#]*)?$"))]
+    pub url: Option<String>,
+    /// A Service of the Tool's own namespace, reached by its cluster address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<ServiceRef>,
+    /// Name of the tool at the server.
+    #[schemars(length(min = 1, max = 256))]
+    pub tool: String,
+    /// SHA-256 (hex) of the canonical JSON (RFC 8785) of `definition`. Without it every call is denied; `kubectl polity tool pin` prints it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(equal = 64), regex(pattern = "^[0-9a-f]{64}$"))]
+    pub digest: Option<String>,
+    /// What the server lists of the tool, as JSON text: name, title, description, inputSchema, outputSchema, annotations. When the server lists something else, calls are denied until the pin is changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 2, max = 65_536))]
+    pub definition: Option<String>,
+    /// Headers sent with every request. `Authorization` and cookies belong into `secretHeaders`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub headers: Vec<Header>,
+    /// Headers whose value comes from a Secret that the author of the Tool may read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    pub secret_headers: Vec<SecretHeader>,
+    /// PEM certificates to trust for this endpoint; default: the edge's own roots.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 65_536))]
+    pub ca_bundle: Option<String>,
+}
+
+impl Mcp {
+    /// Where it connects to.
+    #[must_use]
+    pub fn endpoint(&self) -> Endpoint<'_> {
+        Endpoint {
+            url: self.url.as_deref(),
+            service: self.service.as_ref(),
+            headers: &self.headers,
+            secret_headers: &self.secret_headers,
+            ca_bundle: self.ca_bundle.as_deref(),
+        }
+    }
 }
 
 /// HTTP method.
@@ -268,7 +381,7 @@ pub struct ToolStatus {
     #[serde(default)]
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,
-    /// `container` or `http`.
+    /// `container`, `http` or `mcp`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16))]
     pub runtime: Option<String>,
@@ -276,4 +389,34 @@ pub struct ToolStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub digest: Option<String>,
+    /// Runtime `mcp`: the server lists another definition than the one pinned. Calls are denied as long as `pinned` is the Tool's digest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drift: Option<Drift>,
+}
+
+/// A definition that is not the one pinned.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Drift {
+    /// Digest that the Tool had pinned.
+    #[schemars(length(max = 64))]
+    pub pinned: String,
+    /// Digest of what the server listed.
+    #[schemars(length(max = 64))]
+    pub observed: String,
+    /// Parts that differ, e.g. `description`, `input schema`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), inner(length(max = 32)))]
+    pub changed: Vec<String>,
+    /// When an edge saw it first.
+    pub at: Time,
+}
+
+impl Tool {
+    /// What keeps it from being called: its server has changed the definition since it was pinned, and nobody has changed the pin since.
+    #[must_use]
+    pub fn quarantine(&self) -> Option<&Drift> {
+        let pinned = self.spec.runtime.mcp.as_ref()?.digest.as_ref()?;
+        self.status.as_ref()?.drift.as_ref().filter(|drift| drift.pinned == *pinned)
+    }
 }

@@ -98,6 +98,10 @@ impl Snapshot {
         if let Some(why) = &tool.compiled.broken {
             return Err(no(reasons::TOOL_NOT_READY, format!("Tool {} is not usable: {why}", tool.facts.name)));
         }
+        if let Some(why) = &tool.facts.quarantined {
+            let no = no(reasons::TOOL_DRIFTED, format!("Tool {} is in quarantine: {why}", tool.facts.name));
+            return Err(no.hint("somebody has to look at what changed and pin it, or not: `kubectl polity tool pin`".to_owned()));
+        }
         bounds(request)?;
         if let Some(task) = request.task.filter(|t| t.cancel) {
             return Err(no(reasons::TASK_CANCELED, format!("Task {} is canceled", task.name)));

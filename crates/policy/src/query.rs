@@ -96,7 +96,7 @@ impl Snapshot {
             (reasons::UNKNOWN_CALLER, format!("{username:?} is not the username of exactly one Agent of Org {}", self.org))
         })?;
         let grants: Vec<_> = self.held(&agent, now).filter(|(_, r)| r.usable).flat_map(|(_, r)| &r.role.spec.grants).collect();
-        let usable = self.tools.values().filter(|t| t.compiled.broken.is_none()).map(|t| &t.facts);
+        let usable = self.tools.values().filter(|t| t.compiled.broken.is_none() && t.facts.quarantined.is_none()).map(|t| &t.facts);
         Ok(usable.filter(|tool| grants.iter().any(|g| grant::covers(g, verb, tool))).cloned().collect())
     }
 

@@ -211,6 +211,9 @@ impl Snapshot {
             let digest = cache.digest(tool.metadata.uid.as_deref(), tool.metadata.resource_version.as_deref(), &tool.spec);
             let facts = Arc::new(tool::facts_with(&link.org, tool, digest));
             force.insert(format!("Tool/{}/{}", facts.uid, facts.digest));
+            if let Some(drift) = &facts.quarantined {
+                force.insert(format!("Drift/{}/{drift}", facts.uid));
+            }
             let compiled = cache.tool(&facts);
             self.tools.insert((link.name.clone(), name.clone()), ToolInForce { facts, compiled, index: OnceLock::new() });
         }

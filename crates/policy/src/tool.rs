@@ -45,6 +45,14 @@ pub(crate) fn facts_with(org: &Org, tool: &Tool, digest: String) -> ToolFacts {
         digest,
         micro_usd: price.unwrap_or_default(),
         spec: tool.spec.clone(),
+        quarantined: tool.quarantine().map(|drift| {
+            format!(
+                "its server lists another definition ({}) than the one pinned ({}); changed: {}",
+                drift.observed,
+                drift.pinned,
+                drift.changed.join(", ")
+            )
+        }),
     }
 }
 
@@ -87,6 +95,9 @@ impl CompiledTool {
         }
         if let Some((field, e)) = obligations::output_label_problems(tool).into_iter().next() {
             out.broken = Some(format!("{field}: {e}"));
+        }
+        if tool.spec.runtime.mcp.as_ref().is_some_and(|mcp| mcp.digest.is_none()) {
+            out.broken = Some("its definition is not pinned: read and write it with `kubectl polity tool pin`".to_owned());
         }
         let Some(schema) = &tool.spec.input_schema else { return out };
         let schema = Value::Object(schema.clone());

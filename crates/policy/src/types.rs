@@ -144,6 +144,8 @@ pub struct ToolFacts {
     pub micro_usd: i64,
     /// Its definition.
     pub spec: ToolSpec,
+    /// Runtime `mcp`: its server changed the definition since it was pinned, and this is how.
+    pub quarantined: Option<String>,
 }
 
 /// A limit that calls of an Org are charged to: its own and every ancestor's.

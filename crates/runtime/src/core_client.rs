@@ -18,7 +18,9 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    internal::{EPOCH_HEADER, Hello, MAX_WAIT_SECONDS, PREFIX, RecordsRequest, RunError, RunRequest, ShimInput, ShimPod, ShimResult},
+    internal::{
+        EPOCH_HEADER, Hello, MAX_WAIT_SECONDS, PREFIX, RecordsRequest, RunError, RunRequest, ShimInput, ShimPod, ShimResult, ToolDrifted,
+    },
     tls::{Certs, TlsError},
 };
 
@@ -137,6 +139,14 @@ impl CoreClient {
     /// What the ledger refused; `LedgerUnavailable` when core does not answer.
     pub async fn release(&self, release: &Release) -> Result<(), Refused> {
         self.verb::<_, serde_json::Value>("/release", release).await.map(drop)
+    }
+
+    /// Tells of a Tool whose server lists another definition than the one pinned.
+    ///
+    /// # Errors
+    /// `LedgerUnavailable` when core does not answer, or cannot write it down.
+    pub async fn drifted(&self, told: &ToolDrifted) -> Result<(), Refused> {
+        self.verb::<_, serde_json::Value>("/tools/drifted", told).await.map(drop)
     }
 
     /// A record that reserves nothing. Answered with its sequence, None when the same was recorded before.

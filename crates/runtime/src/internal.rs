@@ -69,6 +69,20 @@ pub struct RunTool {
     pub digest: String,
 }
 
+/// The server of a Tool lists another definition than the one pinned. Body of `POST tools/drifted`; core notes it in the Tool's status, once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ToolDrifted {
+    /// The Tool, as decided on.
+    pub tool: RunTool,
+    /// Digest that it has pinned.
+    pub pinned: String,
+    /// Digest of what is listed.
+    pub observed: String,
+    /// Parts that differ, for people.
+    pub changed: Vec<String>,
+}
+
 /// The Pod that asks, as TokenReview told the edge. Body of `POST runs/{id}/input`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

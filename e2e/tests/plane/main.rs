@@ -28,6 +28,7 @@ mod rewrites;
 mod stored;
 mod tenancy;
 mod tokens;
+mod upstream;
 mod writes;
 
 use std::process::ExitCode;
@@ -75,6 +76,8 @@ fn main() -> ExitCode {
         .test("mcp_official_clients_work_unchanged", |p| Box::pin(mcp::official_clients_work_unchanged(p)))
         .test("mcp_conformance_suite", |p| Box::pin(mcp::conformance_suite(p)))
         .test("mcp_an_approved_call_is_resumed", |p| Box::pin(mcp::an_approved_call_is_resumed(p)))
+        .test("upstream_servers_of_others_are_pinned_and_called", |p| Box::pin(upstream::servers_of_others(p)))
+        .test("upstream_only_what_is_pinned_is_called", |p| Box::pin(upstream::only_what_is_pinned(p)))
         .test("tenancy_an_agent_of_another_org_is_refused", |p| Box::pin(tenancy::an_agent_of_another_org_is_refused(p)))
         .test("tenancy_a_parent_binds_its_child", |p| Box::pin(tenancy::a_parent_binds_its_child(p)))
         .test("tenancy_a_child_cannot_have_more_than_its_parent", |p| Box::pin(tenancy::a_child_cannot_have_more_than_its_parent(p)))

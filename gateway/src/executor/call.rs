@@ -1,4 +1,4 @@
-//! One stored ToolCall of an `http` Tool: begin, claim, run, settle, end; and what an earlier process of this replica left in the middle.
+//! One stored ToolCall of an `http` or `mcp` Tool: begin, claim, run, settle, end; and what an earlier process of this replica left in the middle.
 //!
 //! Order: `begin` in the ledger, then one status write (claim, decision, phase Running) fenced by resourceVersion, then the request, then
 //! `settle`, then one status write. Without the claim written nothing is sent, so a begun call without a claim never ran.
@@ -23,7 +23,7 @@ use super::status;
 use crate::{
     answer,
     decide::{Ask, Decided},
-    execute::{Basis, Started, Step, deliverable, is_http},
+    execute::{Basis, Started, Step, deliverable, runs_here},
     http_tool::Ran,
     problem::Problem,
     state::Gateway,
@@ -75,7 +75,7 @@ pub(super) fn eligible(gateway: &Gateway, call: &Arc<ToolCall>) -> Option<Task> 
     let org = gateway.cache.snapshots().by_namespace(&namespace)?;
     let view = gateway.cache.snapshots().get(&org).ok()?;
     let tool = view.tool(&call.spec.tool.name, call.spec.tool.org.as_deref())?;
-    is_http(&tool).then(|| Task { call: call.clone(), namespace, uid, what })
+    runs_here(&tool).then(|| Task { call: call.clone(), namespace, uid, what })
 }
 
 /// The basis of a call whose Approval is complete. Core checks it again, live and by digest, before it lets the call begin.
@@ -107,8 +107,8 @@ impl Task {
         let ask = Ask { stored: true, ..Ask::new(&org, caller, self.call.spec.clone(), self.uid.clone(), trace) };
         let basis = match std::mem::replace(&mut self.what, What::Interrupted) {
             What::Interrupted => return self.interrupted(gateway, &ask).await,
-            What::Begin(basis) if basis.approvals.is_empty() => Basis { http_only: true, ..Basis::of(&ask) },
-            What::Begin(basis) => Basis { http_only: true, ..basis },
+            What::Begin(basis) if basis.approvals.is_empty() => Basis { own_only: true, ..Basis::of(&ask) },
+            What::Begin(basis) => Basis { own_only: true, ..basis },
         };
         match gateway.decide_and_begin(&ask, &basis).await? {
             // What the rules deny or ask people for is core's, which decides on the same call.
@@ -121,7 +121,7 @@ impl Task {
     }
 
     /// Claims, runs, settles, ends.
-    async fn claim_and_run(&self, gateway: &Arc<Gateway>, ask: &Ask, started: Started) -> Result<(), Problem> {
+    async fn claim_and_run(&self, gateway: &Arc<Gateway>, ask: &Ask, mut started: Started) -> Result<(), Problem> {
         let shown = answer::shown(&started.decided.decision, Some(&started.begun), gateway.replica.process(), gateway.clock.now());
         let org = started.decided.org();
         if let Err(why) = self.claim(gateway, &shown, started.deadline).await {
@@ -129,7 +129,7 @@ impl Task {
             gateway.settle(gateway.settlement(org.clone(), &self.uid, &started.tool, &ran)).await?;
             return self.end(gateway, &org, None).await;
         }
-        let (_, settled) = gateway.run_and_settle(&started, &ask.trace, self.canceled(gateway)).await;
+        let (_, settled) = gateway.run_and_settle(&mut started, &ask.trace, self.canceled(gateway)).await;
         settled?;
         self.end(gateway, &org, None).await
     }
@@ -263,9 +263,15 @@ impl Task {
             Ran { outcome: Outcome::NotDone, reason: decided.decision.reason, message, output: None, status: None }
         } else if tool.spec.idempotent && !self.call.spec.cancel {
             let call = crate::http_tool::Call { tool: &tool, input: &ask.input, trace: &ask.trace };
-            tokio::select! {
-                ran = gateway.http.run(call) => ran,
-                () = self.canceled(gateway) => crate::execute::stopped(&tool),
+            match gateway.admit(&tool).await {
+                Ok(pass) => tokio::select! {
+                    ran = gateway.run_tool(call, pass) => ran,
+                    () = self.canceled(gateway) => crate::execute::stopped(&tool),
+                },
+                Err(not) => {
+                    let message = format!("the edge that ran it ended in the middle, and it is not called again: {}", not.message);
+                    Ran::not_done(not.reason, message)
+                }
             }
         } else {
             let message = "the edge that ran it ended in the middle".to_owned();

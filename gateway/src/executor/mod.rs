@@ -1,4 +1,4 @@
-//! Runs stored ToolCalls of `http` Tools: looks at each that changes, and at all of them now and then, and takes those that may begin.
+//! Runs stored ToolCalls of `http` and `mcp` Tools: looks at each that changes, and at all of them now and then, and takes those that may begin.
 //!
 //! Every replica looks; the ledger's `begin` lets one have a call. A call that is denied or must wait is core's.
 

@@ -41,7 +41,7 @@ pub(super) fn judge(last: Try, tool: &ToolFacts, timeout: Duration, secrets: &[S
     }
 }
 
-type Failure = (&'static str, String);
+pub(crate) type Failure = (&'static str, String);
 
 fn answered(status: u16, location: Option<String>, body: Option<Vec<u8>>, tool: &ToolFacts, secrets: &[String]) -> Result<Value, Failure> {
     if (300..400).contains(&status) {
@@ -58,21 +58,28 @@ fn answered(status: u16, location: Option<String>, body: Option<Vec<u8>>, tool: 
             if text.is_empty() { format!("the endpoint answered {status}") } else { format!("the endpoint answered {status}: {text}") },
         ));
     }
-    let too_large =
-        |size: String, most: usize| (reasons::RESULT_TOO_LARGE, format!("the result has {size} bytes; at most {most} are kept"));
-    let body = body.ok_or_else(|| too_large(format!("more than {}", names::MAX_RESULT), names::MAX_INLINE_RESULT))?;
+    let body = body.ok_or_else(|| too_large(&format!("more than {}", names::MAX_RESULT), names::MAX_INLINE_RESULT))?;
     let value = if status == 204 && body.is_empty() {
         Value::Null
     } else {
         serde_json::from_slice(&body).map_err(|e| (reasons::INVALID_RESULT, format!("the answer is not one JSON value: {e}")))?
     };
+    fit(value, tool)
+}
+
+/// A result as far as it may be kept: of a size that is kept, and what the Tool's schema says.
+pub(crate) fn fit(value: Value, tool: &ToolFacts) -> Result<Value, Failure> {
     let size =
         polity_ledger::canonical(&value).map_err(|e| (reasons::INVALID_RESULT, format!("the answer has no canonical form: {e}")))?.len();
     if size > names::MAX_INLINE_RESULT {
-        return Err(too_large(size.to_string(), names::MAX_INLINE_RESULT));
+        return Err(too_large(&size.to_string(), names::MAX_INLINE_RESULT));
     }
     check(&value, tool)?;
     Ok(value)
+}
+
+pub(crate) fn too_large(size: &str, most: usize) -> Failure {
+    (reasons::RESULT_TOO_LARGE, format!("the result has {size} bytes; at most {most} are kept"))
 }
 
 /// The output must be what the Tool's schema says.
@@ -92,9 +99,11 @@ fn without_query(location: &str) -> &str {
 
 /// The beginning of a failed answer, on one line, without the Tool's own secrets.
 fn excerpt(body: &[u8], secrets: &[String]) -> String {
-    let mut text = String::from_utf8_lossy(body).into_owned();
-    for secret in secrets.iter().filter(|s| s.len() >= 4) {
-        text = text.replace(secret.as_str(), "***");
-    }
+    let text = masked(String::from_utf8_lossy(body).into_owned(), secrets);
     text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(EXCERPT).collect()
+}
+
+/// Without the Tool's own secrets.
+pub(crate) fn masked(text: String, secrets: &[String]) -> String {
+    secrets.iter().filter(|s| s.len() >= 4).fold(text, |text, secret| text.replace(secret.as_str(), "***"))
 }

@@ -4,8 +4,8 @@
 //! followed, no proxy used, nothing beyond 1 MiB read, nothing goes on after the Tool's time-out. It runs only what the ledger has begun;
 //! that is its caller's part. It never logs inputs, outputs or header values.
 
-mod answer;
-mod send;
+pub(crate) mod answer;
+pub(crate) mod send;
 mod target;
 
 use std::{
@@ -76,8 +76,39 @@ pub struct Ran {
 }
 
 impl Ran {
-    fn not_done(reason: &'static str, message: impl Into<String>) -> Self {
+    pub(crate) fn not_done(reason: &'static str, message: impl Into<String>) -> Self {
         Self { outcome: Outcome::NotDone, reason, message: message.into(), output: None, status: None }
+    }
+}
+
+/// How often a call is tried, and until when.
+#[derive(Debug)]
+pub(crate) struct Tries {
+    left: u32,
+    pause: Duration,
+    deadline: Instant,
+}
+
+impl Tries {
+    /// One try, or a few when the Tool is idempotent.
+    pub fn new(idempotent: bool, deadline: Instant) -> Self {
+        Self { left: if idempotent { TRIES } else { 1 }, pause: PAUSE, deadline }
+    }
+
+    /// Time that is left.
+    pub fn left(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+
+    /// After a try: waits and says yes if there is to be another.
+    pub async fn again(&mut self, may_pass: bool) -> bool {
+        self.left -= 1;
+        if !may_pass || self.left == 0 || Instant::now() + self.pause >= self.deadline {
+            return false;
+        }
+        tokio::time::sleep(self.pause).await;
+        self.pause *= 2;
+        true
     }
 }
 
@@ -92,26 +123,19 @@ impl HttpTools {
             Ok(Err(ran)) => return ran,
             Err(_) => return Ran::not_done(reasons::TIMED_OUT, format!("no address of the endpoint within {} s", timeout.as_secs())),
         };
-        let idempotent = call.tool.spec.idempotent;
-        let mut pause = PAUSE;
-        for tries in 1.. {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let last = request.send(left).await;
-            let again = idempotent && last.may_pass() && tries < TRIES && Instant::now() + pause < deadline;
-            if !again {
+        let mut tries = Tries::new(call.tool.spec.idempotent, deadline);
+        loop {
+            let last = request.send(tries.left()).await;
+            if !tries.again(last.may_pass()).await {
                 return answer::judge(last, call.tool, timeout, &request.secrets);
             }
-            tokio::time::sleep(pause).await;
-            pause *= 2;
         }
-        Ran::not_done(reasons::TIMED_OUT, "no try was left")
     }
 
     async fn prepare(&self, call: Call<'_>) -> Result<send::Request, Ran> {
         let http =
             call.tool.spec.runtime.http.as_ref().ok_or_else(|| Ran::not_done(reasons::TOOL_NOT_READY, "the Tool has no http runtime"))?;
-        let target = target::find(self, &call.tool.namespace, http).await?;
-        send::Request::build(self, call, http, target).await
+        send::Request::build(self, call, http).await
     }
 }
 

@@ -4,8 +4,9 @@ use std::{net::SocketAddr, time::Duration};
 
 use polity_api::{
     names, reasons,
-    tool::{Http, Method},
+    tool::{Endpoint, Http, Method},
 };
+use polity_upstream::client::causes;
 use reqwest::{
     Client,
     dns::{Addrs, Name, Resolve, Resolving},
@@ -13,7 +14,7 @@ use reqwest::{
 };
 use serde_json::{Map, Value};
 
-use super::{Call, HttpTools, Ran, target::Target};
+use super::{Call, HttpTools, Ran, target};
 
 /// Longest time to a connection (and TLS session).
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -27,6 +28,49 @@ pub(super) struct Request {
     request: reqwest::Request,
     /// Values from Secrets, to be masked in what is shown.
     pub secrets: Vec<String>,
+}
+
+/// A way to an endpoint: its address judged, its headers complete. Each request has a connection of its own, to that very address.
+pub(crate) struct Channel {
+    pub client: Client,
+    pub url: url::Url,
+    pub headers: HeaderMap,
+    /// Values from Secrets, to be masked in what is shown.
+    pub secrets: Vec<String>,
+}
+
+impl Channel {
+    /// Finds and judges the address, and reads Secrets now, at call time. Nothing is sent.
+    pub async fn open(tools: &HttpTools, namespace: &str, endpoint: &Endpoint<'_>, trace: &str) -> Result<Self, Ran> {
+        let not_ready = |message: String| Ran::not_done(reasons::TOOL_NOT_READY, message);
+        let target = target::find(tools, namespace, endpoint).await?;
+        let mut headers = HeaderMap::new();
+        let mut secrets = Vec::new();
+        if !trace.is_empty() {
+            headers.insert("traceparent", HeaderValue::from_str(trace).map_err(|e| not_ready(format!("trace: {e}")))?);
+        }
+        for header in endpoint.headers {
+            add(&mut headers, &header.name, &header.value, false).map_err(not_ready)?;
+        }
+        for header in endpoint.secret_headers {
+            let value = tools.lookup.secret(namespace, &header.secret, &header.key).await.map_err(not_ready)?;
+            add(&mut headers, &header.name, value.trim_end_matches(['\r', '\n']), true).map_err(not_ready)?;
+            secrets.push(value.trim().to_owned());
+        }
+        let client = Client::builder()
+            .tls_backend_preconfigured(target.tls)
+            .dns_resolver(Fixed(target.address))
+            .redirect(reqwest::redirect::Policy::none())
+            .retry(reqwest::retry::never())
+            .referer(false)
+            .no_proxy()
+            .http1_only()
+            .pool_max_idle_per_host(0)
+            .connect_timeout(CONNECT_TIMEOUT)
+            .build()
+            .map_err(|e| not_ready(format!("no client: {e}")))?;
+        Ok(Self { client, url: target.url, headers, secrets })
+    }
 }
 
 /// Answers every name with the address that was judged.
@@ -61,9 +105,9 @@ impl Try {
 }
 
 impl Request {
-    /// Makes the request. Secrets are read now, at call time.
-    pub async fn build(tools: &HttpTools, call: Call<'_>, http: &Http, mut target: Target) -> Result<Self, Ran> {
-        let not_ready = |message: String| Ran::not_done(reasons::TOOL_NOT_READY, message);
+    /// Makes the request.
+    pub async fn build(tools: &HttpTools, call: Call<'_>, http: &Http) -> Result<Self, Ran> {
+        let mut channel = Channel::open(tools, &call.tool.namespace, &http.endpoint(), call.trace).await?;
         let empty = Map::new();
         let input = call.input.as_object().unwrap_or(&empty);
         let (method, in_query) = match http.method {
@@ -74,35 +118,11 @@ impl Request {
             Method::Delete => (reqwest::Method::DELETE, true),
         };
         if in_query {
-            query(&mut target.url, input);
+            query(&mut channel.url, input);
         }
-        let mut headers = HeaderMap::new();
-        let mut secrets = Vec::new();
-        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
-        if !call.trace.is_empty() {
-            headers.insert("traceparent", HeaderValue::from_str(call.trace).map_err(|e| not_ready(format!("trace: {e}")))?);
-        }
-        for header in &http.headers {
-            add(&mut headers, &header.name, &header.value, false).map_err(not_ready)?;
-        }
-        for header in &http.secret_headers {
-            let value = tools.lookup.secret(&call.tool.namespace, &header.secret, &header.key).await.map_err(not_ready)?;
-            add(&mut headers, &header.name, value.trim_end_matches(['\r', '\n']), true).map_err(not_ready)?;
-            secrets.push(value.trim().to_owned());
-        }
-        let client = Client::builder()
-            .tls_backend_preconfigured(target.tls)
-            .dns_resolver(Fixed(target.address))
-            .redirect(reqwest::redirect::Policy::none())
-            .retry(reqwest::retry::never())
-            .referer(false)
-            .no_proxy()
-            .http1_only()
-            .pool_max_idle_per_host(0)
-            .connect_timeout(CONNECT_TIMEOUT)
-            .build()
-            .map_err(|e| not_ready(format!("no client: {e}")))?;
-        let mut request = reqwest::Request::new(method, target.url);
+        let Channel { client, url, mut headers, secrets } = channel;
+        headers.entry(ACCEPT).or_insert(HeaderValue::from_static("application/json"));
+        let mut request = reqwest::Request::new(method, url);
         if !in_query {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
             *request.body_mut() = Some(Value::Object(input.clone()).to_string().into());
@@ -174,15 +194,4 @@ fn query(url: &mut url::Url, input: &Map<String, Value>) {
             }
         }
     }
-}
-
-/// An error with its causes, without the URL: its query may hold the input.
-fn causes(error: &reqwest::Error) -> String {
-    let mut text = String::new();
-    let mut cause = std::error::Error::source(error);
-    while let Some(inner) = cause {
-        text = if text.is_empty() { inner.to_string() } else { format!("{text}: {inner}") };
-        cause = inner.source();
-    }
-    if text.is_empty() { "the request failed".to_owned() } else { text }
 }

@@ -7,7 +7,7 @@ use std::{
 
 use polity_api::{
     reasons,
-    tool::{Http, Scheme, ServiceRef},
+    tool::{Endpoint, Scheme, ServiceRef},
 };
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 use url::{Host, Url};
@@ -54,9 +54,9 @@ fn refused(message: impl Into<String>) -> Ran {
 }
 
 /// Finds and judges the target.
-pub(super) async fn find(tools: &HttpTools, namespace: &str, http: &Http) -> Result<Target, Ran> {
-    let tls = tls(tools, http.ca_bundle.as_deref())?;
-    match (&http.url, &http.service) {
+pub(super) async fn find(tools: &HttpTools, namespace: &str, endpoint: &Endpoint<'_>) -> Result<Target, Ran> {
+    let tls = tls(tools, endpoint.ca_bundle)?;
+    match (endpoint.url, endpoint.service) {
         (Some(url), None) => outside(tools, url, tls).await,
         (None, Some(service)) => inside(tools, namespace, service, tls).await,
         _ => Err(not_ready("the Tool must name exactly one of url and service")),

@@ -52,8 +52,17 @@ fn tools() -> HttpTools {
 }
 
 fn tool(http: Http) -> ToolFacts {
-    let spec = ToolSpec { timeout_seconds: 20, runtime: Runtime { http: Some(http), container: None }, ..ToolSpec::default() };
-    ToolFacts { org: "acme".into(), namespace: "acme".into(), name: "t".into(), uid: "u".into(), digest: "d".into(), micro_usd: 0, spec }
+    let spec = ToolSpec { timeout_seconds: 20, runtime: Runtime { http: Some(http), ..Runtime::default() }, ..ToolSpec::default() };
+    ToolFacts {
+        org: "acme".into(),
+        namespace: "acme".into(),
+        name: "t".into(),
+        uid: "u".into(),
+        digest: "d".into(),
+        micro_usd: 0,
+        spec,
+        quarantined: None,
+    }
 }
 
 fn at(port: u16) -> Http {

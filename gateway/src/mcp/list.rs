@@ -96,6 +96,7 @@ mod tests {
             digest: "d".into(),
             micro_usd: 0,
             spec: serde_json::from_value(spec).unwrap(),
+            quarantined: None,
         })
     }
 

@@ -10,7 +10,7 @@ use futures::future::BoxFuture;
 use jiff::Timestamp;
 use polity_gateway::core::Core;
 use polity_ledger::{Attempt, Begin, Begun, KeyedDigest, Note, Outcome, Page, Refused, Release, Settle, Settled, State};
-use polity_runtime::internal::{RecordsRequest, RunError, RunRequest, ShimInput, ShimPod, ShimResult};
+use polity_runtime::internal::{RecordsRequest, RunError, RunRequest, ShimInput, ShimPod, ShimResult, ToolDrifted};
 use serde_json::{Value, json};
 
 #[derive(Default)]
@@ -258,6 +258,10 @@ impl Core for Ledger {
         let answer = book.begin(&begin);
         book.log.push(format!("run {} {}s", run.tool.name, run.timeout_seconds));
         Box::pin(std::future::ready(answer))
+    }
+    fn drifted<'a>(&'a self, told: &'a ToolDrifted) -> BoxFuture<'a, Result<(), Refused>> {
+        self.0.lock().unwrap().log.push(format!("drifted {} {}", told.tool.name, told.changed.join(",")));
+        Box::pin(std::future::ready(Ok(())))
     }
     fn attempt<'a>(&'a self, org_uid: &'a str, id: &'a str, wait: Duration) -> BoxFuture<'a, Result<Option<Attempt>, Refused>> {
         assert_eq!(org_uid, "org-acme");

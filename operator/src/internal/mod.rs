@@ -14,7 +14,7 @@ use axum::{
 use polity_ledger::{Begin, Hold, Note, OrgId, Refused, Release, Settle};
 use polity_runtime::{
     clock::Clock,
-    internal::{EPOCH_HEADER, Hello, MAX_WAIT_SECONDS, PREFIX, RunRequest, ShimPod, ShimResult},
+    internal::{EPOCH_HEADER, Hello, MAX_WAIT_SECONDS, PREFIX, RunRequest, ShimPod, ShimResult, ToolDrifted},
     subject,
 };
 use serde::Deserialize;
@@ -48,6 +48,7 @@ pub fn router(state: Arc<Internal>) -> Router {
         .route("/release", post(release))
         .route("/note", post(note))
         .route("/run", post(run))
+        .route("/tools/drifted", post(drifted))
         .route("/attempts/{org}/{id}", get(attempt))
         .route("/records/{org}", post(records::page))
         .route("/runs/{id}/input", post(input))
@@ -151,6 +152,13 @@ async fn run(State(state): State<Arc<Internal>>, Json(body): Json<RunRequest>) -
         Err(StartError::PodRefused(what)) => Answer(Refused::PodRefused { what }).into_response(),
         Err(StartError::NoPodRuntime) => Answer(Refused::NoPodRuntime).into_response(),
         Err(error @ StartError::Api(_)) => Answer(Refused::LedgerUnavailable { what: error.to_string() }).into_response(),
+    }
+}
+
+async fn drifted(State(state): State<Arc<Internal>>, Json(body): Json<ToolDrifted>) -> Response {
+    match crate::tool::drift::note(&state.runner.gate.client, &body, state.clock.now()).await {
+        Ok(()) => Json(()).into_response(),
+        Err(error) => Answer(Refused::LedgerUnavailable { what: error.to_string() }).into_response(),
     }
 }
 

@@ -57,7 +57,7 @@ pub fn dereference(cluster: &Cluster, org: Arc<Org>, ca: Option<String>, system:
             .tools
             .in_namespace(&wanted)
             .iter()
-            .any(|t| t.spec.runtime.http.as_ref().is_some_and(|h| !h.secret_headers.is_empty())),
+            .any(|t| t.spec.runtime.endpoint().is_some_and(|(_, e)| !e.secret_headers.is_empty())),
         ca,
         system: system.to_owned(),
         now,

@@ -6,9 +6,10 @@ use polity_api::{
     Org, Tool, ToolSpec,
     money::parse_usd,
     reasons,
-    tool::{Container, Http},
+    tool::{Container, Endpoint, Mcp, Runtime},
 };
 use polity_policy::{CompiledTool, compile_schema, output_label_problems, tool_facts};
+use polity_upstream::looks;
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 use serde_json::Value;
 
@@ -24,6 +25,12 @@ pub(super) async fn check(state: &State, request: &Request<'_>, spec: &ToolSpec)
     let mut warnings = Warnings::default();
     if tree::org_of(&state.views.world(), request.namespace()).is_none() {
         super::warn_no_org(&mut warnings, request.namespace());
+    }
+    let name = request.name.as_str();
+    let namespace = request.namespace().to_owned();
+    let beside: Vec<String> = state.views.world().tools.keys().filter(|(ns, _)| *ns == namespace).map(|(_, name)| name.clone()).collect();
+    for what in looks::suspicions(name, spec, &beside) {
+        warnings.push(&format!("looks suspicious: {what}"));
     }
     let accepted = check_spec(spec, warnings)?;
     for (field, secret) in secrets(spec) {
@@ -57,21 +64,31 @@ fn check_spec(spec: &ToolSpec, mut warnings: Warnings) -> Outcome {
     if let Some(Err(e)) = spec.price.as_ref().map(|p| parse_usd(&p.usd)) {
         problems.add("spec.price.usd", e.to_string());
     }
-    if spec.runtime.container.is_some() == spec.runtime.http.is_some() {
-        problems.add("spec.runtime", "has exactly one of container and http");
+    if spec.runtime.name().is_none() {
+        problems.add("spec.runtime", "has exactly one of container, http and mcp");
     }
     if let Some(container) = &spec.runtime.container {
         check_container(container, &mut problems);
     }
-    if let Some(http) = &spec.runtime.http {
-        check_http(http, &mut problems, &mut warnings);
+    if let Some((runtime, endpoint)) = spec.runtime.endpoint() {
+        check_endpoint(&format!("spec.runtime.{runtime}"), &endpoint, &mut problems, &mut warnings);
+    }
+    if let Some(mcp) = &spec.runtime.mcp {
+        check_mcp(mcp, &mut problems, &mut warnings);
+        if let Some(why) = looks::broken(spec) {
+            problems.add("spec.runtime.mcp.digest", why);
+        }
+        for what in looks::differences(spec) {
+            warnings.push(&format!("spec.inputSchema: {what}"));
+        }
     }
     problems.outcome(warnings)
 }
 
 /// The schemas, by the very function by which decisions and controllers read them: nothing is fetched, patterns are linear.
 fn schemas(spec: &ToolSpec, problems: &mut Problems) {
-    let alone = Tool::new("", ToolSpec { price: None, ..spec.clone() });
+    // What else makes a Tool unusable, e.g. a pin that is missing, is said elsewhere.
+    let alone = Tool::new("", ToolSpec { price: None, runtime: Runtime::default(), ..spec.clone() });
     let facts = tool_facts(&Org::default(), &alone);
     let labels = output_label_problems(&facts);
     if labels.is_empty()
@@ -107,9 +124,25 @@ const OWN_HEADERS: [&str; 8] = ["host", "content-length", "transfer-encoding", "
 /// Headers that carry credentials.
 const CREDENTIALS: [&str; 3] = ["authorization", "cookie", "proxy-authorization"];
 
-fn check_http(http: &Http, problems: &mut Problems, warnings: &mut Warnings) {
-    let base = "spec.runtime.http";
-    if let Some(url) = &http.url
+/// What only `mcp` has.
+fn check_mcp(mcp: &Mcp, problems: &mut Problems, warnings: &mut Warnings) {
+    if mcp.digest.is_some() != mcp.definition.is_some() {
+        problems.add("spec.runtime.mcp", "digest and definition are pinned together: kubectl polity tool pin");
+    }
+    if mcp.digest.is_none() {
+        warnings
+            .push("spec.runtime.mcp: every call is denied until the definition is pinned; kubectl polity tool pin prints what to write");
+    }
+    let names = mcp.headers.iter().map(|h| &h.name).chain(mcp.secret_headers.iter().map(|h| &h.name));
+    for name in names
+        .filter(|n| n.to_ascii_lowercase().starts_with("mcp-") || ["accept", "content-type"].contains(&n.to_ascii_lowercase().as_str()))
+    {
+        problems.add("spec.runtime.mcp.headers", format!("{name} is set by Polity"));
+    }
+}
+
+fn check_endpoint(base: &str, http: &Endpoint<'_>, problems: &mut Problems, warnings: &mut Warnings) {
+    if let Some(url) = http.url
         && let Err(e) = check_url(url)
     {
         problems.because(reasons::EGRESS_REFUSED, format!("{base}.url"), e);
@@ -133,7 +166,7 @@ fn check_http(http: &Http, problems: &mut Problems, warnings: &mut Warnings) {
         }
         seen.push(lower);
     }
-    if let Some(bundle) = &http.ca_bundle {
+    if let Some(bundle) = http.ca_bundle {
         let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(bundle.as_bytes()).collect();
         if certificates.map_or(true, |list| list.is_empty()) {
             problems.add(format!("{base}.caBundle"), "is not PEM with at least one certificate");
@@ -148,10 +181,11 @@ fn check_http(http: &Http, problems: &mut Problems, warnings: &mut Warnings) {
 fn secrets(spec: &ToolSpec) -> Vec<(String, &str)> {
     let mounted = spec.runtime.container.iter().flat_map(|c| c.secrets.iter().enumerate());
     let mut all: Vec<(String, &str)> = mounted.map(|(i, s)| (format!("spec.runtime.container.secrets[{i}]"), s.name.as_str())).collect();
-    let headers = spec.runtime.http.iter().flat_map(|h| h.secret_headers.iter().enumerate());
-    for (i, header) in headers {
-        if !all.iter().any(|(_, name)| *name == header.secret) {
-            all.push((format!("spec.runtime.http.secretHeaders[{i}].secret"), &header.secret));
+    if let Some((runtime, endpoint)) = spec.runtime.endpoint() {
+        for (i, header) in endpoint.secret_headers.iter().enumerate() {
+            if !all.iter().any(|(_, name)| *name == header.secret) {
+                all.push((format!("spec.runtime.{runtime}.secretHeaders[{i}].secret"), &header.secret));
+            }
         }
     }
     all

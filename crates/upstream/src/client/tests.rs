@@ -1,0 +1,205 @@
+//! Against a scripted server on loopback that answers each request with given bytes.
+
+use std::sync::{Arc, Mutex};
+
+use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpListener,
+};
+
+use super::*;
+
+/// Scripted: gives the n-th request the n-th answer (the last one for all further ones) and keeps what it heard.
+struct Scripted {
+    endpoint: Endpoint,
+    heard: Arc<Mutex<Vec<String>>>,
+}
+
+fn json_answer(body: &Value) -> Vec<u8> {
+    let body = body.to_string();
+    format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nMcp-Session-Id: s-1\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+        .into_bytes()
+}
+
+fn stream_answer(events: &[Value]) -> Vec<u8> {
+    let events: String = events.iter().map(|e| format!("data: {e}\n\n")).collect();
+    format!("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n{events}").into_bytes()
+}
+
+fn answer(id: u64, result: &Value) -> Value {
+    json!({"jsonrpc": "2.0", "id": id, "result": result})
+}
+
+fn initialized() -> Vec<Vec<u8>> {
+    let result =
+        json!({"protocolVersion": "2025-06-18", "capabilities": {"tools": {}}, "serverInfo": {"name": "scripted", "version": "1"}});
+    vec![json_answer(&answer(1, &result)), b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n".to_vec()]
+}
+
+impl Scripted {
+    async fn start(answers: Vec<Vec<u8>>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/mcp", listener.local_addr().unwrap()).parse().unwrap();
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let kept = heard.clone();
+        tokio::spawn(async move {
+            let mut n = 0;
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut request = Vec::new();
+                let mut bytes = [0; 4096];
+                while !complete(&request) {
+                    match stream.read(&mut bytes).await {
+                        Ok(got) if got > 0 => request.extend_from_slice(&bytes[..got]),
+                        _ => break,
+                    }
+                }
+                kept.lock().unwrap().push(String::from_utf8_lossy(&request).to_ascii_lowercase());
+                let _ = stream.write_all(&answers[n.min(answers.len() - 1)]).await;
+                n += 1;
+            }
+        });
+        let _ = rustls_provider();
+        let client =
+            reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).redirect(reqwest::redirect::Policy::none()).build().unwrap();
+        Self { endpoint: Endpoint { client, url, headers: HeaderMap::new() }, heard }
+    }
+
+    /// A conversation that is open, and answers these.
+    async fn open(answers: Vec<Vec<u8>>) -> (Conversation, Self) {
+        let own = Self::start([initialized(), answers].concat()).await;
+        (Conversation::open(own.endpoint.clone()).await.unwrap(), own)
+    }
+}
+
+fn rustls_provider() -> Result<(), ()> {
+    rustls::crypto::ring::default_provider().install_default().map_err(|_| ())
+}
+
+fn complete(request: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(request);
+    let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
+    let length = head.lines().find_map(|l| l.to_ascii_lowercase().strip_prefix("content-length: ").and_then(|n| n.parse::<usize>().ok()));
+    body.len() >= length.unwrap_or(0)
+}
+
+async fn called(answers: Vec<Vec<u8>>) -> (Result<Value, Failure>, Scripted, bool) {
+    let (mut conversation, server) = Scripted::open(answers).await;
+    let result = conversation.call("send", json!({"to": "ann"}).as_object().unwrap(), "00-1-2-01").await;
+    (result, server, conversation.list_changed)
+}
+
+#[tokio::test]
+async fn a_call_names_session_revision_and_arguments() {
+    let (result, server, _) = called(vec![json_answer(&answer(2, &json!({"content": []})))]).await;
+    assert_eq!(result, Ok(json!({"content": []})));
+    let heard = server.heard.lock().unwrap().clone();
+    assert!(heard[0].contains(r#""method":"initialize""#) && heard[1].contains("notifications/initialized"), "{heard:?}");
+    for part in [
+        "post /mcp ",
+        "mcp-session-id: s-1",
+        "mcp-protocol-version: 2025-06-18",
+        r#""arguments":{"to":"ann"}"#,
+        r#""traceparent":"00-1-2-01""#,
+        "accept: application/json, text/event-stream",
+    ] {
+        assert!(heard[2].contains(part), "{part}: {}", heard[2]);
+    }
+}
+
+#[tokio::test]
+async fn a_stream_is_read_to_the_answer_and_what_the_server_asks_is_refused() {
+    let events = [
+        json!({"jsonrpc": "2.0", "method": "notifications/progress", "params": {"progress": 1}}),
+        json!({"jsonrpc": "2.0", "method": "notifications/tools/list_changed"}),
+        json!({"jsonrpc": "2.0", "id": "s1", "method": "sampling/createMessage", "params": {}}),
+        answer(2, &json!({"content": [], "isError": true})),
+    ];
+    let (result, server, list_changed) =
+        called(vec![stream_answer(&events), b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n".to_vec()]).await;
+    assert_eq!(result, Ok(json!({"content": [], "isError": true})));
+    assert!(list_changed);
+    let heard = server.heard.lock().unwrap().clone();
+    assert!(heard[3].contains(r#""id":"s1""#) && heard[3].contains("-32601"), "{heard:?}");
+}
+
+#[tokio::test]
+async fn what_is_no_answer_is_told_apart() {
+    let ok = |body: &str| {
+        format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}", body.len()).into_bytes()
+    };
+    let protocol = |part: &'static str| move |f: &Failure| matches!(f, Failure::Protocol(what) if what.contains(part));
+    type Judge = Box<dyn Fn(&Failure) -> bool>;
+    let cases: Vec<(Vec<u8>, Judge)> = vec![
+        (json_answer(&answer(9, &json!({}))), Box::new(protocol("not made"))),
+        (stream_answer(&[answer(9, &json!({}))]), Box::new(protocol("not made"))),
+        (ok("<html>"), Box::new(protocol("not one JSON value"))),
+        (ok("[]"), Box::new(protocol("JSON-RPC"))),
+        (ok(r#"{"jsonrpc":"2.0","id":2}"#), Box::new(protocol("neither"))),
+        (b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 2\r\n\r\nhi".to_vec(), Box::new(protocol("text/html"))),
+        (b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n".to_vec(), Box::new(protocol("nothing"))),
+        (stream_answer(&[]), Box::new(|f| matches!(f, Failure::Broken { timed_out: false, why } if why.contains("without the answer")))),
+        (b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: nonsense\n\n".to_vec(), Box::new(protocol("not JSON"))),
+        (
+            b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 900\r\n\r\n{\"jsonrpc\"".to_vec(),
+            Box::new(|f| matches!(f, Failure::Broken { .. })),
+        ),
+        (b"garbage\r\n\r\n".to_vec(), Box::new(|f| matches!(f, Failure::Broken { .. }))),
+        (
+            ok(r#"{"jsonrpc":"2.0","id":2,"error":{"code":-32602,"message":"bad\n\u200bargs"}}"#),
+            Box::new(|f| f.to_string() == "answered error -32602: bad \u{fffd}args"),
+        ),
+        (
+            b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/x?key=1\r\nContent-Length: 0\r\n\r\n".to_vec(),
+            Box::new(|f| f.to_string().contains("not followed") && !f.to_string().contains("key=1")),
+        ),
+        (b"HTTP/1.1 503 Busy\r\nContent-Length: 4\r\n\r\nbusy".to_vec(), Box::new(|f| f.to_string() == "answered 503: busy")),
+    ];
+    for (bytes, judge) in cases {
+        let shown = String::from_utf8_lossy(&bytes).into_owned();
+        let (result, ..) = called(vec![bytes]).await;
+        assert!(result.as_ref().is_err_and(&judge), "{shown}: {result:?}");
+    }
+}
+
+#[tokio::test]
+async fn too_much_is_not_read() {
+    let huge = format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n\"{}\"", "x".repeat(2 << 20)).into_bytes();
+    assert_eq!(called(vec![huge]).await.0, Err(Failure::TooLarge));
+    let event = format!("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: \"{}\"\n\n", "x".repeat(2 << 20)).into_bytes();
+    assert_eq!(called(vec![event]).await.0, Err(Failure::TooLarge));
+    let progress = json!({"jsonrpc": "2.0", "method": "notifications/progress", "params": {"message": "x".repeat(1000)}});
+    let endless = stream_answer(&vec![progress; 6000]);
+    let (result, ..) = called(vec![endless]).await;
+    assert!(matches!(&result, Err(Failure::Broken { why, .. }) if why.contains("without the answer")), "{result:?}");
+    let asks = stream_answer(&vec![json!({"jsonrpc": "2.0", "id": 7, "method": "roots/list"}); 20]);
+    let (result, ..) = called(vec![asks, b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n".to_vec()]).await;
+    assert!(matches!(&result, Err(Failure::Broken { why, .. }) if why.contains("requests of its own")), "{result:?}");
+}
+
+#[tokio::test]
+async fn a_list_has_all_pages_and_an_end() {
+    let page = |id, names: &[&str], next: Option<&str>| {
+        let tools: Vec<Value> = names.iter().map(|n| json!({"name": n})).collect();
+        json_answer(&answer(id, &json!({"tools": tools, "nextCursor": next})))
+    };
+    let (mut conversation, _server) = Scripted::open(vec![page(2, &["a"], Some("x")), page(3, &["b"], None)]).await;
+    assert_eq!(conversation.list().await, Ok(vec![json!({"name": "a"}), json!({"name": "b"})]));
+    let (mut conversation, _server) = Scripted::open(vec![page(2, &["a"], Some("x")), page(3, &["b"], Some("x"))]).await;
+    assert!(matches!(conversation.list().await, Err(Failure::Protocol(what)) if what.contains("circle")));
+}
+
+#[tokio::test]
+async fn another_revision_is_not_spoken() {
+    let server = Scripted::start(vec![json_answer(&answer(1, &json!({"protocolVersion": "2024-11-05"})))]).await;
+    let failure = Conversation::open(server.endpoint).await.unwrap_err();
+    assert!(failure.to_string().contains("2024-11-05") && failure.to_string().contains(REVISION), "{failure}");
+}
+
+#[tokio::test]
+async fn nothing_listens() {
+    let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+    let mut server = Scripted::start(vec![Vec::new()]).await;
+    server.endpoint.url = format!("http://127.0.0.1:{port}/").parse().unwrap();
+    assert!(matches!(Conversation::open(server.endpoint).await, Err(Failure::NotSent { timed_out: false, .. })));
+}
