@@ -13,7 +13,7 @@ use polity_bench::{
     report::{Better, Report},
     samples::{Samples, Spent, spent},
 };
-use polity_policy::{Request, Snapshot, Verdict, World};
+use polity_policy::{Past, Request, Snapshot, Verdict, World};
 use serde_json::{Value, json};
 
 /// Rules of a bookkeeper's tool: two with loops, one with a pattern.
@@ -103,6 +103,7 @@ fn decisions(snapshot: &Snapshot, args: &Value, caller: &Caller) -> Result<f64> 
         id: "",
         approved: &[],
         now,
+        past: Past::Unknown,
     };
     let first = snapshot.decide(&request);
     ensure!(first.verdict == Verdict::Allow, "the bench's call is refused: {}", first.message);

@@ -1,8 +1,10 @@
 //! The command line's grammar. Texts here are the help that users see.
 
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
+use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use polity_policy::FixtureHistory;
 
 /// Govern organisations of AI agents and people.
 #[derive(Debug, Parser)]
@@ -215,9 +217,53 @@ pub struct CanIArgs {
     /// Offline: the username that would call.
     #[arg(long, requires = "manifests")]
     pub caller: Option<String>,
+    /// Calls before.
+    #[command(flatten)]
+    pub past: PastArgs,
     /// How to print.
     #[arg(short, long, value_enum, default_value_t)]
     pub output: Output,
+}
+
+/// What rules are told of calls before, offline.
+#[derive(Debug, Args)]
+pub struct PastArgs {
+    /// Offline: what a counter stands at before the call. Rules that read one that is not given deny with `CountersUnknown`.
+    #[arg(long = "counter", value_name = "NAMESPACE/POLICY/COUNTER=VALUE", requires = "manifests")]
+    pub counter: Vec<String>,
+    /// Offline: how many calls the Task has made before.
+    #[arg(long, value_name = "N", requires = "manifests")]
+    pub history_calls: Option<i64>,
+    /// Offline: a label that results of the Task's calls carried. Repeat it for several.
+    #[arg(long, value_name = "LABEL", requires = "manifests")]
+    pub history_label: Vec<String>,
+}
+
+impl PastArgs {
+    /// Counters by name.
+    ///
+    /// # Errors
+    /// One is not of the form `namespace/policy/counter=value`.
+    pub fn counters(&self) -> Result<BTreeMap<String, i64>> {
+        let read = |text: &String| {
+            let (name, value) = text.split_once('=')?;
+            Some((name.to_owned(), value.parse().ok()?))
+        };
+        self.counter
+            .iter()
+            .map(|text| {
+                read(text)
+                    .with_context(|| format!("--counter {text:?} is not of the form NAMESPACE/POLICY/COUNTER=VALUE, VALUE an integer"))
+            })
+            .collect()
+    }
+
+    /// The history; None: nothing is said of it.
+    #[must_use]
+    pub fn history(&self) -> Option<FixtureHistory> {
+        let said = self.history_calls.is_some() || !self.history_label.is_empty();
+        said.then(|| FixtureHistory { calls: self.history_calls.unwrap_or_default(), labels: self.history_label.iter().cloned().collect() })
+    }
 }
 
 /// Arguments of `explain`.
@@ -246,6 +292,9 @@ pub struct ExplainArgs {
     /// Username that would call.
     #[arg(long)]
     pub caller: Option<String>,
+    /// Calls before.
+    #[command(flatten)]
+    pub past: PastArgs,
     /// How to print.
     #[arg(short, long, value_enum, default_value_t)]
     pub output: Output,

@@ -93,6 +93,8 @@ pub fn offline(args: &CanIArgs, out: &mut dyn Write) -> Result<Verdict> {
         tool_org: args.tool_org.clone(),
         args: Value::Object(input(&args.input)?),
         job_space: args.job_space.clone(),
+        counters: args.past.counters()?,
+        history: args.past.history(),
         expect: Expect::default(),
         ..Fixture::default()
     };

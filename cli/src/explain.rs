@@ -27,6 +27,8 @@ pub fn run(args: &ExplainArgs, out: &mut dyn Write) -> Result<Verdict> {
         tool_org: args.tool_org.clone(),
         args: Value::Object(input(&args.input)?),
         job_space: args.job_space.clone(),
+        counters: args.past.counters()?,
+        history: args.past.history(),
         ..Fixture::default()
     }];
     let [fixture] = &fixtures;

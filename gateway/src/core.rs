@@ -5,15 +5,20 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use polity_ledger::{Attempt, Begin, Begun, Note, Page, Refused, Release, Settle, Settled};
+use polity_policy::Known;
 use polity_runtime::{
     core_client::CoreClient,
-    internal::{RecordsRequest, RunError, RunRequest, ShimInput, ShimPod, ShimResult, ToolDrifted},
+    internal::{CountedBegin, PastRequest, RecordsRequest, RunError, RunRequest, ShimInput, ShimPod, ShimResult, ToolDrifted},
 };
 
 /// What the edge asks of core. Each answer is committed; whatever is not an answer is `LedgerUnavailable`.
 pub trait Core: Send + Sync {
     /// Start an action.
     fn begin<'a>(&'a self, begin: &'a Begin) -> BoxFuture<'a, Result<Begun, Refused>>;
+    /// Start an action that counts.
+    fn begin_counted<'a>(&'a self, begin: &'a CountedBegin) -> BoxFuture<'a, Result<Begun, Refused>>;
+    /// What counters and history stand at for a call.
+    fn past<'a>(&'a self, request: &'a PastRequest) -> BoxFuture<'a, Result<Known, Refused>>;
     /// End it.
     fn settle<'a>(&'a self, settle: &'a Settle) -> BoxFuture<'a, Result<Settled, Refused>>;
     /// Give a reservation back.
@@ -37,6 +42,12 @@ pub trait Core: Send + Sync {
 impl Core for CoreClient {
     fn begin<'a>(&'a self, begin: &'a Begin) -> BoxFuture<'a, Result<Begun, Refused>> {
         Box::pin(self.begin(begin))
+    }
+    fn begin_counted<'a>(&'a self, begin: &'a CountedBegin) -> BoxFuture<'a, Result<Begun, Refused>> {
+        Box::pin(self.begin_counted(begin))
+    }
+    fn past<'a>(&'a self, request: &'a PastRequest) -> BoxFuture<'a, Result<Known, Refused>> {
+        Box::pin(self.past(request))
     }
     fn settle<'a>(&'a self, settle: &'a Settle) -> BoxFuture<'a, Result<Settled, Refused>> {
         Box::pin(self.settle(settle))

@@ -4,15 +4,21 @@ use std::sync::Arc;
 
 use axum::http::StatusCode;
 use polity_api::{Caller, ToolCallSpec, reasons};
-use polity_ledger::{Note, OrgId, Subject};
-use polity_policy::{Decision, Request, Snapshot, TaskFacts, Verdict};
-use polity_runtime::subject;
+use polity_ledger::{Idempotency, Note, OrgId, Refused, Subject};
+use polity_policy::{Decision, Past, Request, Snapshot, TaskFacts, Verdict};
+use polity_runtime::{
+    internal::{CallFacts, PastRequest},
+    subject,
+};
 use serde_json::Value;
 
 use crate::{problem::Problem, state::Gateway};
 
 /// The verb of every call.
 pub const VERB: &str = "tool.call";
+
+/// How often counters are asked for before the view counts as moving too fast.
+const PAST_TRIES: u32 = 3;
 
 /// A call to decide.
 #[derive(Clone, Debug)]
@@ -50,6 +56,10 @@ pub struct Decided {
     pub decision: Decision,
     /// What the ledger is told.
     pub subject: Subject,
+    /// What it takes to count it; None: it counts nowhere.
+    pub facts: Option<CallFacts>,
+    /// The same request was made before, under this id: what came of it stands.
+    pub replay: Option<String>,
 }
 
 impl Decided {
@@ -103,10 +113,33 @@ impl Gateway {
     pub async fn decide(&self, ask: &Ask, approved: &[String]) -> Result<Decided, Problem> {
         let mut snapshot = self.view(&ask.org)?;
         let task = self.task(ask, &snapshot).await?;
-        let mut decided = self.decide_on(ask, approved, task.as_ref(), &snapshot);
+        let mut decided = self.decide_on(ask, approved, task.as_ref(), &snapshot, Past::Unknown);
         if decided.decision.reason == reasons::TOOL_NOT_FOUND && self.fetch_tool(ask, &snapshot).await {
             snapshot = self.view(&ask.org)?;
-            decided = self.decide_on(ask, approved, task.as_ref(), &snapshot);
+            decided = self.decide_on(ask, approved, task.as_ref(), &snapshot, Past::Unknown);
+        }
+        for n in 1.. {
+            let Some(facts) = decided.facts.clone().filter(|_| decided.decision.needs_past()) else { break };
+            let key = ask.spec.idempotency_key.clone();
+            let idempotency = key.map(|key| Idempotency { key, body: subject::body_digest(&ask.spec, &decided.subject.input) });
+            let request = PastRequest { subject: decided.subject.clone(), facts, idempotency };
+            match self.core.past(&request).await {
+                Ok(known) => {
+                    decided = self.decide_on(ask, approved, task.as_ref(), &snapshot, Past::Known(&known));
+                    break;
+                }
+                Err(Refused::IdempotencyReplay { id }) => {
+                    decided.replay = Some(id);
+                    break;
+                }
+                // Core or this edge is a moment behind the other.
+                Err(Refused::StaleSnapshot { .. }) if n < PAST_TRIES => {
+                    tokio::time::sleep(std::time::Duration::from_millis(50) * n).await;
+                    snapshot = self.view(&ask.org)?;
+                    decided = self.decide_on(ask, approved, task.as_ref(), &snapshot, Past::Unknown);
+                }
+                Err(refused) => return Err(refused.into()),
+            }
         }
         if task.is_none()
             && let Some(reference) = &ask.spec.task_ref
@@ -117,7 +150,7 @@ impl Gateway {
         Ok(decided)
     }
 
-    fn decide_on(&self, ask: &Ask, approved: &[String], task: Option<&TaskFacts>, snapshot: &Arc<Snapshot>) -> Decided {
+    fn decide_on(&self, ask: &Ask, approved: &[String], task: Option<&TaskFacts>, snapshot: &Arc<Snapshot>, past: Past<'_>) -> Decided {
         let request = Request {
             verb: VERB,
             tool: &ask.spec.tool.name,
@@ -130,6 +163,7 @@ impl Gateway {
             id: &ask.id,
             approved,
             now: self.clock.now(),
+            past,
         };
         let decision = if ask.stored { snapshot.decide_stored(&request) } else { snapshot.decide(&request) };
         let org = OrgId { name: ask.org.clone(), uid: snapshot.org_uid().to_owned() };
@@ -137,7 +171,9 @@ impl Gateway {
         if ask.stored {
             subject.verdict.rewrites = ask.spec.rewrites.iter().map(|r| r.rule.clone()).collect();
         }
-        Decided { snapshot: snapshot.clone(), decision, subject }
+        let counts = decision.tool.as_ref().is_some_and(|tool| snapshot.may_count(&tool.namespace, &tool.name));
+        let facts = counts.then(|| CallFacts::of(&request));
+        Decided { snapshot: snapshot.clone(), decision, subject, facts, replay: None }
     }
 
     /// The Task that the call names; None when it names none, or there is none.

@@ -11,7 +11,7 @@ use polity_policy::{Obligations, ToolFacts, Verdict};
 use polity_runtime::{
     CancellationToken,
     deliver::{End, deliver},
-    internal::{RunRequest, RunTool, ToolDrifted},
+    internal::{CallFacts, CountedBegin, RunRequest, RunTool, ToolDrifted},
     subject,
 };
 use serde_json::{Value, json};
@@ -112,6 +112,9 @@ impl Gateway {
                 tokio::time::sleep(Duration::from_millis(50) * n).await;
             }
             let mut decided = self.decide(ask, &basis.approved).await?;
+            if let Some(id) = decided.replay.take() {
+                return Ok(Step::Replay(id));
+            }
             match decided.decision.verdict {
                 Verdict::Deny => return Ok(Step::Denied(Box::new(decided))),
                 Verdict::RequireApproval => return Ok(Step::Ask(Box::new(decided))),
@@ -149,7 +152,7 @@ impl Gateway {
             if basis.cancel.is_cancelled() {
                 return Err(canceled());
             }
-            match self.begin(begin, &tool, decided.decision.obligations.as_deref().cloned()).await {
+            match self.begin(begin, &tool, decided.decision.obligations.as_deref().cloned(), decided.facts.clone()).await {
                 Ok(begun) => return Ok(Step::Started(Box::new(Started { decided, tool, begun, deadline, pass }))),
                 Err(refused @ (Refused::StaleSnapshot { .. } | Refused::Contended)) => last = refused,
                 Err(Refused::IdempotencyReplay { id }) => return Ok(Step::Replay(id)),
@@ -164,7 +167,13 @@ impl Gateway {
     }
 
     /// Begins. When core does not answer it may have committed all the same: the same start is sent again, and what came of it learned.
-    async fn begin(&self, begin: Begin, tool: &ToolFacts, obligations: Option<Obligations>) -> Result<Begun, Refused> {
+    async fn begin(
+        &self,
+        begin: Begin,
+        tool: &ToolFacts,
+        obligations: Option<Obligations>,
+        facts: Option<CallFacts>,
+    ) -> Result<Begun, Refused> {
         let run = (!runs_here(tool)).then(|| RunRequest {
             begin: begin.clone(),
             tool: RunTool {
@@ -175,23 +184,23 @@ impl Gateway {
             },
             timeout_seconds: i64::from(tool.spec.timeout_seconds),
             obligations,
+            facts: facts.clone(),
         });
+        let counted = facts.filter(|_| run.is_none()).map(|facts| CountedBegin { begin: begin.clone(), facts });
+        let send = || match (&run, &counted) {
+            (Some(run), _) => self.core.run(run),
+            (None, Some(counted)) => self.core.begin_counted(counted),
+            (None, None) => self.core.begin(&begin),
+        };
         let mut pause = Duration::from_millis(100);
         for _ in 1..BEGIN_TRIES {
-            let answer = match &run {
-                Some(run) => self.core.run(run).await,
-                None => self.core.begin(&begin).await,
-            };
-            match answer {
+            match send().await {
                 Err(Refused::LedgerUnavailable { .. }) => tokio::time::sleep(pause).await,
                 answer => return answer,
             }
             pause *= 4;
         }
-        match &run {
-            Some(run) => self.core.run(run).await,
-            None => self.core.begin(&begin).await,
-        }
+        send().await
     }
 
     /// A start of which nobody knows whether it was committed: if it was, it is taken back, since nothing has run and nothing will.

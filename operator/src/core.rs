@@ -30,7 +30,7 @@ use crate::{
     approval::{self, ApprovalContext},
     closing::Closing,
     config, context, controllers, definitions,
-    dispatch::{self, CallContext, Gate, Runner, Settings},
+    dispatch::{self, CallContext, Gate, Runner, Settings, count::Turns},
     events::Announcer,
     internal::{self, Internal},
     lease::{Elector, Timing},
@@ -89,6 +89,8 @@ pub async fn run(settings: config::Core, stop: CancellationToken) -> Result<()> 
         guards,
         leadership: leadership.clone(),
         client: client.clone(),
+        clock: clock.clone(),
+        turns: Turns::default(),
         anchors: Anchors::new(cache.clone(), ledger.clone(), leadership.epoch, &settings.restore),
         events: events.clone(),
     });

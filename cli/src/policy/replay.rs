@@ -15,7 +15,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use polity_api::{Policy, caller::Caller};
 use polity_ledger::{Record, read_lines, record::kind};
-use polity_policy::{Decision, Request, Snapshot, TaskFacts, World};
+use polity_policy::{Decision, Past, Request, Snapshot, TaskFacts, World};
 use serde::Serialize;
 use serde_json::json;
 
@@ -26,6 +26,8 @@ use crate::{Verdict, args::Output, table, yaml::documents};
 const VERB: &str = "tool.call";
 /// Record of a denial.
 const DECISION: &str = "decision";
+/// Why calls that counting rules are about prove nothing.
+const PAST: &str = "its rules read counters or the history of the Task, and records do not tell what these stood at";
 
 /// One call whose decision would change.
 #[derive(Debug, Serialize)]
@@ -169,14 +171,21 @@ impl Replay<'_> {
             id: "replay",
             approved: &[],
             now: record.time,
+            past: Past::Unknown,
         };
         let now = self.now.of(org).decide(&request);
+        if now.needs_past() {
+            return Err(PAST);
+        }
         if now.verdict.name() != verdict.effect || now.reason != verdict.reason {
             return Err(
                 "the manifests do not give what was recorded (the organisation has changed since, or approvals or groups of the caller counted)",
             );
         }
         let would = self.candidate.of(org).decide(&request);
+        if would.needs_past() {
+            return Err(PAST);
+        }
         let same = |a: &Decision, b: &Decision| a.verdict == b.verdict && a.reason == b.reason && a.requirements == b.requirements;
         if same(&now, &would) {
             return Ok(None);

@@ -46,6 +46,10 @@ pub struct PolicySpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(min = 1, max = 64))]
     pub rules: Vec<PolicyRule>,
+    /// What is counted of the calls that the Policy selects. Its own rules read it as `counters.NAME`: what calls before this one have reserved and used.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(min = 1, max = 16))]
+    pub counters: Vec<Counter>,
     /// What is demanded of results before anything of them is delivered or kept.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(min = 1, max = 32))]
@@ -121,7 +125,7 @@ pub struct PolicyRule {
     #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub name: String,
     /// CEL expression of type bool that states what must hold: when it is false, the effect applies. Variables: `org`, `agent`, `caller`, `roles`,
-    /// `tool`, `args`, `task`, `request`, `now`. Example: `args.amount <= 500`.
+    /// `tool`, `args`, `task`, `request`, `now`, `counters`, `history`. Example: `args.amount <= 500`.
     #[schemars(length(min = 1, max = 4096))]
     pub expression: String,
     /// What happens when the expression is false.
@@ -141,6 +145,47 @@ pub struct PolicyRule {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(min = 1, max = 16))]
     pub rewrite: Vec<Patch>,
+}
+
+/// A sum over calls, kept in the ledger: reserved when a call begins or is held for approval, given back when it turns out not to have run.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = ("!has(self.by) || !('Input' in self.by) || has(self.window)", "by Input needs a window"))]
+pub struct Counter {
+    /// Name, unique in the Policy, as rules read it: `counters.spent`.
+    #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-z][a-zA-Z0-9]*$"))]
+    pub name: String,
+    /// CEL expression of type int: what a call adds, never negative. Absent: 1. Example: `usd(args.amount)`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 4096))]
+    pub amount: Option<String>,
+    /// Calls that differ in one of these count apart. Absent: all calls that the Policy selects count together.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 7))]
+    pub by: Vec<CountBy>,
+    /// Length of the window, aligned to 1970-01-01T00:00:00Z: `1m`, `24h`. The next one begins at zero. Absent: it never does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 7), regex(pattern = "^[1-9][0-9]{0,5}(s|m|h|d)$"))]
+    pub window: Option<String>,
+}
+
+/// What calls count apart by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub enum CountBy {
+    /// The Org of the call, for a Policy that binds several.
+    Org,
+    /// The Agent that calls.
+    Agent,
+    /// The Task of the call; those without one count together.
+    Task,
+    /// The job space of the call; those without one count together.
+    JobSpace,
+    /// The conversation of the call; those without one count together.
+    Context,
+    /// The Tool.
+    Tool,
+    /// The same Tool with the same input.
+    Input,
 }
 
 /// One demand on results: exactly one of `redact` and `expression`.

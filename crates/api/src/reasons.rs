@@ -34,6 +34,8 @@ reasons! {
     REWRITE_CONFLICT = "RewriteConflict";
     /// Rules in force now would change the input of this call, which is not changed any more; make a new call.
     REWRITE_CHANGED = "RewriteChanged";
+    /// A rule reads counters or the history of the Task, and what they stand at is not known here.
+    COUNTERS_UNKNOWN = "CountersUnknown";
     /// The budget of one decision (time or steps) was spent.
     DECISION_BUDGET_EXCEEDED = "DecisionBudgetExceeded";
     /// A rule panicked and is quarantined until its Policy changes.

@@ -45,7 +45,7 @@ pub struct ToolSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::free_object")]
     pub output_schema: Option<serde_json::Map<String, serde_json::Value>>,
-    /// What kinds of data a result holds, for Policies that redact.
+    /// What kinds of data a result holds, for Policies that redact, and for rules on what was read before (`history.labels`).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     pub output_labels: Vec<OutputLabel>,

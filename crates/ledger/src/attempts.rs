@@ -44,6 +44,22 @@ pub(crate) fn find(conn: &Connection, org: i64, id: &str) -> Done<Option<Attempt
     conn.prepare_cached(&sql)?.query_row(params![org, id], |row| Ok(read(row))).optional()?.transpose()
 }
 
+/// What an action has reserved and used; nothing when there is none.
+pub(crate) fn spend(conn: &Connection, uid: &str, id: &str) -> Done<Spend> {
+    let found: Option<String> = conn
+        .prepare_cached("SELECT a.spend FROM attempts a JOIN orgs o ON o.n = a.org WHERE o.uid = ?1 AND a.id = ?2")?
+        .query_row(params![uid, id], |row| row.get(0))
+        .optional()?;
+    found.map_or_else(|| Ok(Spend::default()), |text| Ok(serde_json::from_str(&text)?))
+}
+
+/// Id of the action that a key stands for with the same body.
+pub(crate) fn replayed(conn: &Connection, uid: &str, caller: &str, verb: &str, key: &Idempotency) -> Done<Option<String>> {
+    let org: Option<i64> = conn.prepare_cached("SELECT n FROM orgs WHERE uid = ?1")?.query_row([uid], |row| row.get(0)).optional()?;
+    let Some(org) = org else { return Ok(None) };
+    Ok(find_key(conn, org, caller, verb, &key.key)?.filter(|(body, _)| *body == key.body).map(|(_, id)| id))
+}
+
 /// Holds whose time is over, the oldest first.
 pub(crate) fn lapsed(conn: &Connection, now: Timestamp, limit: i64) -> Done<Vec<(AttemptRow, OrgId)>> {
     let sql = format!(

@@ -84,17 +84,46 @@ fn row(row: &rusqlite::Row<'_>) -> rusqlite::Result<Counter> {
 
 /// A counter in its present window.
 pub(crate) fn value(conn: &Connection, counter: CounterKey, now: Timestamp) -> Outcome<CounterValue> {
-    let row = read(conn, &base(&counter)?, window_start(counter.window, now)?)?.unwrap_or_default();
-    Ok(CounterValue { counter, used: row.used, reserved: row.reserved, version: row.version })
+    let start = window_start(counter.window, now)?;
+    let row = read(conn, &base(&counter)?, start)?.unwrap_or_default();
+    Ok(CounterValue { counter, start, used: row.used, reserved: row.reserved, version: row.version })
+}
+
+/// Counters without what an action has made of them itself. One that it is charged to already is read in the window where it is charged: there it counts.
+pub(crate) fn values_without(conn: &Connection, own: &Spend, keys: Vec<CounterKey>, now: Timestamp) -> Outcome<Vec<CounterValue>> {
+    let mut lines = BTreeMap::new();
+    for Line(n, unit) in &own.lines {
+        let found: Option<(String, i64)> = conn
+            .prepare_cached("SELECT base, start FROM counters WHERE n = ?1")?
+            .query_row([n], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()?;
+        if let Some((base, start)) = found {
+            lines.insert(base, (start, own.share(unit)?));
+        }
+    }
+    let value = |counter: CounterKey| {
+        let base = base(&counter)?;
+        let Some((start, share)) = lines.get(&base) else { return value(conn, counter, now) };
+        let row = read(conn, &base, *start)?.unwrap_or_default();
+        let without = |all: i64, own: i64| all.checked_sub(own).filter(|rest| *rest >= 0).ok_or_else(overflow);
+        let (used, reserved) = (without(row.used, share.used)?, without(row.reserved, share.reserved)?);
+        Ok(CounterValue { counter, start: *start, used, reserved, version: row.version })
+    };
+    keys.into_iter().map(value).collect()
 }
 
 impl Tx<'_> {
-    /// Refuse when a counter that was read has moved since.
-    pub(crate) fn compare(&mut self, read: &[CounterValue]) -> Outcome<()> {
+    /// Refuse when a counter that was read has moved since, or is not the one that the action is charged to: the present window's, or that of its hold.
+    pub(crate) fn compare(&mut self, read: &[CounterValue], held: &[Line]) -> Outcome<()> {
+        if read.is_empty() {
+            return Ok(());
+        }
+        let held = self.bases(held)?;
         for seen in read {
-            let start = window_start(seen.counter.window, self.now)?;
-            let present = self.counter(&base(&seen.counter)?, start)?.unwrap_or_default();
-            if present.version != seen.version {
+            let base = base(&seen.counter)?;
+            let start = held.get(&base).map_or_else(|| window_start(seen.counter.window, self.now), |start| Ok(*start))?;
+            let present = self.counter(&base, start)?.unwrap_or_default();
+            if start != seen.start || present.version != seen.version {
                 return Err(Refused::Contended.into());
             }
         }

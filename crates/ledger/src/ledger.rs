@@ -21,7 +21,7 @@ use crate::query::{self, Filter, Page};
 use crate::read::{self, Pool, Standing};
 use crate::record::Record;
 use crate::types::{
-    Attempt, Begin, Begun, CounterKey, CounterValue, Held, Hold, KeyedDigest, Note, OrgId, Refused, Release, Settle, Settled,
+    Attempt, Begin, Begun, CounterKey, CounterValue, Held, Hold, Idempotency, KeyedDigest, Note, OrgId, Refused, Release, Settle, Settled,
 };
 use crate::verbs::definition::{Defined, Definition};
 use crate::verbs::seal::Sealing;
@@ -238,6 +238,17 @@ impl Ledger {
         self.pool.read(move |conn| keys.into_iter().map(|key| counters::value(conn, key, now)).collect()).await
     }
 
+    /// Counters as of one moment, without what the action of this id has reserved or used there itself: what there was before it. With versions for
+    /// [`Begin::read`].
+    ///
+    /// # Errors
+    /// When the ledger cannot be read.
+    pub async fn counters_before(&self, org: &OrgId, id: &str, keys: Vec<CounterKey>) -> Result<Vec<CounterValue>, Refused> {
+        let now = self.clock.now();
+        let (uid, id) = (org.uid.clone(), id.to_owned());
+        self.pool.read(move |conn| counters::values_without(conn, &attempts::spend(conn, &uid, &id)?, keys, now)).await
+    }
+
     /// An action by its id.
     ///
     /// # Errors
@@ -262,6 +273,17 @@ impl Ledger {
     pub async fn by_idempotency(&self, org: &OrgId, caller: &str, verb: &str, key: &str) -> Result<Option<Attempt>, Refused> {
         let [uid, caller, verb, key] = [&org.uid, caller, verb, key].map(str::to_owned);
         self.pool.read(move |conn| Ok(attempts::list(conn, &Which::Key(&uid, &caller, &verb, &key))?.pop())).await
+    }
+
+    /// Id of the action that a caller's key stands for, if it was of this very request; None: there is none, or the key was used for another.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read.
+    pub async fn replayed(&self, org: &OrgId, caller: &str, verb: &str, key: &Idempotency) -> Result<Option<String>, Refused> {
+        let [uid, caller, verb] = [&org.uid, caller, verb].map(str::to_owned);
+        let key = key.clone();
+        let read = move |conn: &rusqlite::Connection| attempts::replayed(conn, &uid, &caller, &verb, &key);
+        self.pool.read(read).await
     }
 
     /// Digest of a canonical text under the Org's key, which is made on first use.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::counters::Line;
 use crate::fault::{Outcome, overflow};
-use crate::types::{self, Amounts};
+use crate::types::{self, Amounts, unit};
 
 /// How far an action's spend is fixed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,6 +62,14 @@ impl Spend {
             self.used.insert(unit.clone(), after);
         }
         Ok(excess)
+    }
+
+    /// Fix the units that follow the outcome of an action alone. An unknown outcome leaves them at their maximum, until it is resolved.
+    pub(crate) fn follow(&mut self, outcome: types::Outcome) {
+        if outcome == types::Outcome::Done {
+            let units = self.reserved.iter().filter(|(name, _)| name.starts_with(unit::BY_OUTCOME));
+            self.used.extend(units.map(|(name, amount)| (name.clone(), *amount)));
+        }
     }
 
     /// Fix an unknown spend by a resolution: what it states is added to what earlier parts used. Of an action

@@ -31,6 +31,8 @@ pub mod unit {
     pub const SECONDS: &str = "seconds";
     /// Bytes moved.
     pub const BYTES: &str = "bytes";
+    /// Units that begin with this follow the outcome alone, whatever a settlement says of them: used as reserved, or nothing when the action was not done.
+    pub const BY_OUTCOME: &str = "count/";
 }
 
 /// Amounts by unit; absent means zero. Never negative.
@@ -128,7 +130,10 @@ pub struct Charge {
 pub struct CounterValue {
     /// Which counter.
     pub counter: CounterKey,
-    /// Amount used in the present window.
+    /// Start of the window read, in Unix seconds; 0 for one that never resets.
+    #[serde(default)]
+    pub start: i64,
+    /// Amount used in that window.
     pub used: i64,
     /// Amount reserved and not yet settled or released.
     pub reserved: i64,
@@ -227,11 +232,11 @@ pub struct Held {
 pub struct Begin {
     /// The action. Its `id` finds the hold, if there is one.
     pub subject: Subject,
-    /// Amounts to reserve (when there is a hold, its reservation is used).
+    /// Amounts to reserve (when there is a hold, its reservation is used; of units by outcome, those that it lacks are added).
     pub reserve: Amounts,
     /// Counters charged, with their limits.
     pub charges: Vec<Charge>,
-    /// Counters that the decision read; refused `Contended` when one has moved.
+    /// Counters that the decision read; refused `Contended` when one has moved, or its window is over.
     pub read: Vec<CounterValue>,
     /// Single-use keys that this start consumes, e.g. `approval/UID`.
     pub consume: Vec<String>,

@@ -7,21 +7,15 @@ use polity_api::{
     reasons,
 };
 
-use crate::{
-    ToolFacts,
-    cel::program::Fault,
-    compile::{CompiledPolicy, CompiledRule},
-    grant, honest,
-    tool::CompiledTool,
-};
+use crate::{ToolFacts, cel::program::Fault, compile::CompiledPolicy, grant, honest, tool::CompiledTool};
 
 /// One thing that is wrong with a rule or an obligation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// Name of the rule or obligation; empty when it is about the Policy as a whole.
+    /// Name of the rule, obligation or counter; empty when it is about the Policy as a whole.
     pub rule: String,
-    /// It is an obligation.
-    pub obligation: bool,
+    /// What has this name.
+    pub of: Of,
     /// Line in the expression, from 1; 0 when it is not about a place in it.
     pub line: usize,
     /// Column in that line, from 1.
@@ -30,37 +24,70 @@ pub struct Problem {
     pub message: String,
 }
 
+/// A part of a Policy that has a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Of {
+    /// One of `rules`.
+    Rule,
+    /// One of `obligations`.
+    Obligation,
+    /// One of `counters`.
+    Counter,
+}
+
+impl Of {
+    /// What it is called in messages.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Rule => "rule",
+            Self::Obligation => "obligation",
+            Self::Counter => "counter",
+        }
+    }
+}
+
 impl Problem {
+    /// About a counter of this name as a whole.
+    pub(crate) fn counter(name: &str, message: &str) -> Self {
+        Self { rule: name.to_owned(), of: Of::Counter, line: 0, column: 0, message: message.to_owned() }
+    }
+
+    /// At a place of the amount of a counter of this name.
+    pub(crate) fn counter_at(name: &str, fault: Fault) -> Self {
+        Self { rule: name.to_owned(), of: Of::Counter, line: fault.line, column: fault.column, message: fault.message }
+    }
+
     /// About a rule as a whole.
     pub(crate) fn rule(rule: &PolicyRule, message: &str) -> Self {
-        Self { rule: rule.name.clone(), obligation: false, line: 0, column: 0, message: message.to_owned() }
+        Self { rule: rule.name.clone(), of: Of::Rule, line: 0, column: 0, message: message.to_owned() }
     }
 
     /// About the Policy as a whole.
     pub(crate) fn whole(message: &str) -> Self {
-        Self { rule: String::new(), obligation: false, line: 0, column: 0, message: message.to_owned() }
+        Self { rule: String::new(), of: Of::Rule, line: 0, column: 0, message: message.to_owned() }
     }
 
     /// About an obligation of this name.
     pub(crate) fn obligation(name: &str, message: &str) -> Self {
-        Self { rule: name.to_owned(), obligation: true, line: 0, column: 0, message: message.to_owned() }
+        Self { rule: name.to_owned(), of: Of::Obligation, line: 0, column: 0, message: message.to_owned() }
     }
 
     /// At a place of the expression of an obligation of this name.
     pub(crate) fn fault(name: &str, fault: Fault) -> Self {
-        Self { rule: name.to_owned(), obligation: true, line: fault.line, column: fault.column, message: fault.message }
+        Self { rule: name.to_owned(), of: Of::Obligation, line: fault.line, column: fault.column, message: fault.message }
     }
 
     /// At a place of a rule's expression.
     pub(crate) fn at(rule: &PolicyRule, fault: Fault) -> Self {
-        Self { rule: rule.name.clone(), obligation: false, line: fault.line, column: fault.column, message: fault.message }
+        Self { rule: rule.name.clone(), of: Of::Rule, line: fault.line, column: fault.column, message: fault.message }
     }
 }
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !self.rule.is_empty() {
-            write!(f, "{} {}", if self.obligation { "obligation" } else { "rule" }, self.rule)?;
+            write!(f, "{} {}", self.of.name(), self.rule)?;
             if self.line > 0 {
                 write!(f, ", line {} column {}", self.line, self.column)?;
             }
@@ -156,10 +183,11 @@ pub fn check_policy<'a>(spec: &PolicySpec, tools: impl Iterator<Item = &'a ToolF
         obligations: spec.obligations.len(),
         ..PolicyCheck::default()
     };
-    let named = compiled.rules.iter().zip(&spec.rules);
-    out.interpreted = named.filter_map(|(c, r)| Some((r.name.clone(), c.program.code.as_ref().err()?.0))).collect();
+    let rules = compiled.rules.iter().zip(&spec.rules).map(|(c, r)| (&r.name, &c.program));
+    let amounts = compiled.counters.iter().filter_map(|c| Some((&c.name, c.amount.as_ref()?)));
+    out.interpreted = rules.chain(amounts).filter_map(|(name, program)| Some((name.clone(), program.code.as_ref().err()?.0))).collect();
     out.errors.extend(honest::over_budget(&compiled));
-    let typed = compiled.rules.iter().any(CompiledRule::names_args) || !compiled.obligations.is_empty();
+    let typed = compiled.names_args() || !compiled.obligations.is_empty();
     if !out.errors.is_empty() || !typed {
         if out.errors.is_empty() {
             out.warnings = honest::review(spec, &compiled, &[]);
@@ -169,14 +197,15 @@ pub fn check_policy<'a>(spec: &PolicySpec, tools: impl Iterator<Item = &'a ToolF
     }
     let mut known = 0;
     let mut fitting: Vec<&ToolFacts> = Vec::new();
-    // rules that name args, and whether some Tool has what each names
-    let mut fits: BTreeMap<&str, bool> = spec
+    // rules, amounts and obligations that name args, and whether some Tool has what each names
+    let mut fits: BTreeMap<(Of, &str), bool> = spec
         .rules
         .iter()
         .zip(&compiled.rules)
         .filter(|(_, c)| c.names_args())
-        .map(|(r, _)| r.name.as_str())
-        .chain(compiled.obligations.iter().map(|o| o.name.as_str()))
+        .map(|(r, _)| (Of::Rule, r.name.as_str()))
+        .chain(compiled.obligations.iter().map(|o| (Of::Obligation, o.name.as_str())))
+        .chain(compiled.counters.iter().filter(|c| c.names_args()).map(|c| (Of::Counter, c.name.as_str())))
         .map(|name| (name, false))
         .collect();
     let mut all: Vec<(String, Vec<Problem>)> = Vec::new();
@@ -188,8 +217,8 @@ pub fn check_policy<'a>(spec: &PolicySpec, tools: impl Iterator<Item = &'a ToolF
         }
         known += 1;
         let problems = compiled.check_typed(spec, tool, compiled_tool.args.as_ref(), &compiled_tool.result);
-        for (rule, fit) in &mut fits {
-            *fit |= !problems.iter().any(|p| p.rule == *rule);
+        for ((of, name), fit) in &mut fits {
+            *fit |= !problems.iter().any(|p| p.of == *of && p.rule == *name);
         }
         if problems.is_empty() {
             fitting.push(tool);
@@ -197,11 +226,15 @@ pub fn check_policy<'a>(spec: &PolicySpec, tools: impl Iterator<Item = &'a ToolF
         all.push((format!("{}/{}", tool.namespace, tool.name), problems));
     }
     // what is demanded of results waits for Tools without harm
-    out.missing_tools = known == 0 && compiled.rules.iter().any(CompiledRule::names_args);
+    out.missing_tools = known == 0 && compiled.names_args();
     // no Tool that it selects has what a rule names: that is a slip, not a Tool that is still to come
-    let slip = |p: &Problem| fits.get(p.rule.as_str()) == Some(&false);
+    let slip = |p: &Problem| fits.get(&(p.of, p.rule.as_str())) == Some(&false);
     for problem in all.iter().flat_map(|(_, problems)| problems).filter(|p| slip(p)) {
-        if !out.errors.iter().any(|e| e.rule == problem.rule && (e.line, e.column) == (problem.line, problem.column)) {
+        if !out
+            .errors
+            .iter()
+            .any(|e| (e.of, &e.rule) == (problem.of, &problem.rule) && (e.line, e.column) == (problem.line, problem.column))
+        {
             out.errors.push(problem.clone());
         }
     }

@@ -11,7 +11,7 @@ use std::{
 
 use polity_api::{
     duration,
-    policy::{Effect, PolicyRule, PolicySpec},
+    policy::{CountBy, Counter, Effect, PolicyRule, PolicySpec},
 };
 
 use serde::Serialize;
@@ -24,6 +24,7 @@ use crate::{
         ty::Ty,
     },
     obligations::{self, CompiledObligation},
+    past,
     rewrite::CompiledPatch,
     tool::CompiledTool,
 };
@@ -41,6 +42,8 @@ pub struct CompiledPolicy {
     pub rules: Vec<CompiledRule>,
     /// What it demands of results; empty when it is broken.
     pub obligations: Vec<CompiledObligation>,
+    /// What it counts; empty when it is broken.
+    pub counters: Vec<CompiledCounter>,
     /// What is wrong with it; then it denies whatever it selects.
     pub problems: Vec<Problem>,
     /// Specs of rules that name `args`, checked against a Tool when the two first meet: digest of the Tool → the first problem.
@@ -58,6 +61,62 @@ pub struct CompiledRule {
     parsed: Option<Parsed>,
     /// Set when it has panicked; it denies until its Policy changes.
     quarantined: AtomicBool,
+}
+
+/// A counter that was compiled.
+#[derive(Debug)]
+pub struct CompiledCounter {
+    /// Its name.
+    pub name: String,
+    /// What a call adds; None: one.
+    pub amount: Option<Program>,
+    /// Calls that differ in one of these count apart; in order, each once.
+    pub by: Vec<CountBy>,
+    /// Length of its window in seconds; 0: it never resets.
+    pub window: i64,
+    /// The amount as parsed, for the check against a Tool.
+    parsed: Option<Parsed>,
+}
+
+impl CompiledCounter {
+    /// Whether its amount is about the arguments.
+    #[must_use]
+    pub fn names_args(&self) -> bool {
+        self.parsed.is_some()
+    }
+
+    fn new(counter: &Counter) -> Result<Self, Vec<Problem>> {
+        let whole = |message: &str| vec![Problem::counter(&counter.name, message)];
+        let named = counter.name.starts_with(|c: char| c.is_ascii_lowercase()) && counter.name.chars().all(|c| c.is_ascii_alphanumeric());
+        if !named {
+            return Err(whole("its name is not one that rules can read: a small letter, then letters and digits"));
+        }
+        let mut by = counter.by.clone();
+        by.sort_unstable();
+        by.dedup();
+        let window = match &counter.window {
+            Some(text) => duration::seconds(text).ok_or_else(|| whole("window is not a duration such as 24h"))?,
+            // each input would be kept for ever
+            None if by.contains(&CountBy::Input) => return Err(whole("by Input needs a window")),
+            None => 0,
+        };
+        let (mut amount, mut parsed) = (None, None);
+        if let Some(text) = &counter.amount {
+            let at = |f| Problem::counter_at(&counter.name, f);
+            let parse = || program::parse(text).map_err(|f| vec![at(f)]);
+            let first = parse()?;
+            let faults = check::check_amount(&first, &Ty::Dyn);
+            if !faults.is_empty() {
+                return Err(faults.into_iter().map(at).collect());
+            }
+            let program = program::finish(first).map_err(|e| whole(&e))?;
+            if program.uses_args {
+                parsed = Some(parse()?);
+            }
+            amount = Some(program);
+        }
+        Ok(Self { name: counter.name.clone(), amount, by, window, parsed })
+    }
 }
 
 impl CompiledRule {
@@ -84,12 +143,23 @@ impl CompiledPolicy {
     #[must_use]
     pub fn new(spec: &PolicySpec) -> Self {
         let mut out = Self::default();
+        for (at, counter) in spec.counters.iter().enumerate() {
+            if spec.counters.iter().take(at).any(|c| c.name == counter.name) {
+                out.problems.push(Problem::counter(&counter.name, "another counter of the Policy has this name"));
+            }
+            match CompiledCounter::new(counter) {
+                Ok(counter) => out.counters.push(counter),
+                Err(problems) => out.problems.extend(problems),
+            }
+        }
+        // names of those that are wrong are known all the same, so that each slip is told once
+        let counters = counters_type(spec);
         for (at, rule) in spec.rules.iter().enumerate() {
             if spec.rules.iter().take(at).any(|r| r.name == rule.name) {
                 out.problems.push(Problem::rule(rule, "another rule of the Policy has this name"));
             }
             out.problems.extend(shape(rule));
-            match compile(rule) {
+            match compile(rule, &counters) {
                 Ok(rule) => out.rules.push(rule),
                 Err(problems) => out.problems.extend(problems),
             }
@@ -104,6 +174,7 @@ impl CompiledPolicy {
         if !out.problems.is_empty() {
             out.rules.clear();
             out.obligations.clear();
+            out.counters.clear();
         }
         out
     }
@@ -114,10 +185,22 @@ impl CompiledPolicy {
         self.rules.iter().any(|r| !r.patches.is_empty())
     }
 
+    /// Whether something of it is about the arguments.
+    #[must_use]
+    pub fn names_args(&self) -> bool {
+        self.rules.iter().any(CompiledRule::names_args) || self.counters.iter().any(CompiledCounter::names_args)
+    }
+
+    /// Whether calls that it selects count somewhere, or its rules read what others have counted.
+    #[must_use]
+    pub fn counts(&self) -> bool {
+        !self.counters.is_empty() || self.rules.iter().any(|r| r.program.reads.history())
+    }
+
     /// Checks the rules that name `args` against a Tool; the first problem, remembered.
     #[must_use]
     pub fn typed(&self, spec: &PolicySpec, tool: &ToolFacts, compiled: &CompiledTool) -> Option<Problem> {
-        if !self.rules.iter().any(CompiledRule::names_args) && self.obligations.is_empty() {
+        if !self.names_args() && self.obligations.is_empty() {
             return None;
         }
         if let Some(known) = self.typed.read().unwrap_or_else(PoisonError::into_inner).get(&tool.digest) {
@@ -137,15 +220,26 @@ impl CompiledPolicy {
     #[must_use]
     pub fn check_typed(&self, spec: &PolicySpec, tool: &ToolFacts, args: Option<&Ty>, result: &Ty) -> Vec<Problem> {
         let pairs = self.rules.iter().zip(&spec.rules).filter(|(compiled, _)| compiled.names_args());
+        let counters = counters_type(spec);
+        let amounts = self.counters.iter().filter(|c| c.names_args()).flat_map(|counter| {
+            let Some(args) = args else {
+                let message = format!("Tool {} has no input schema, so amounts cannot name its args", tool.name);
+                return vec![Problem::counter(&counter.name, &message)];
+            };
+            let faults = counter.parsed.iter().flat_map(|parsed| check::check_amount(parsed, args));
+            faults.map(|f| Problem::counter_at(&counter.name, f)).collect()
+        });
         pairs
             .flat_map(|(compiled, rule)| {
                 let Some(args) = args else {
                     return vec![Problem::rule(rule, &format!("Tool {} has no input schema, so rules cannot name its args", tool.name))];
                 };
-                let expression = compiled.parsed.iter().flat_map(|parsed| check::check(parsed, args)).map(|f| Problem::at(rule, f));
+                let expression =
+                    compiled.parsed.iter().flat_map(|parsed| check::check_rule(parsed, args, &counters)).map(|f| Problem::at(rule, f));
                 let patches = compiled.patches.iter().filter_map(|p| p.fits(args).err()).map(|e| Problem::rule(rule, &e));
                 expression.chain(patches).collect()
             })
+            .chain(amounts)
             .chain(self.obligations.iter().flat_map(|o| o.problems(args, result)))
             .collect()
     }
@@ -161,6 +255,7 @@ impl CompiledPolicy {
             cost: 1,
             uses_args: false,
             uses_roles: false,
+            reads: past::Reads::default(),
         };
         Self {
             rules: vec![CompiledRule { program, patches: Vec::new(), parsed: None, quarantined: AtomicBool::new(false) }],
@@ -192,15 +287,26 @@ fn shape(rule: &PolicyRule) -> Option<Problem> {
     Some(Problem::rule(rule, message))
 }
 
-fn compile(rule: &PolicyRule) -> Result<CompiledRule, Vec<Problem>> {
+/// Type of `counters` in the rules of a Policy.
+fn counters_type(spec: &PolicySpec) -> Ty {
+    past::counters_type(spec.counters.iter().map(|c| c.name.as_str()))
+}
+
+fn compile(rule: &PolicyRule, counters: &Ty) -> Result<CompiledRule, Vec<Problem>> {
     let parse = || program::parse(&rule.expression).map_err(|f| vec![Problem::at(rule, f)]);
     let parsed = parse()?;
     // with arguments of any shape: what is wrong here is wrong for every Tool
-    let faults = check::check(&parsed, &Ty::Dyn);
+    let faults = check::check_rule(&parsed, &Ty::Dyn, counters);
     if !faults.is_empty() {
         return Err(faults.into_iter().map(|f| Problem::at(rule, f)).collect());
     }
     let program = program::finish(parsed).map_err(|e| vec![Problem::rule(rule, &e)])?;
+    if rule.effect == Effect::Rewrite && program.reads.any() {
+        return Err(vec![Problem::rule(
+            rule,
+            "a rule that rewrites cannot read counters or history: it must mean the same whenever it is applied",
+        )]);
+    }
     let parsed = if program.uses_args { Some(parse()?) } else { None };
     let patches: Result<Vec<_>, String> = rule.rewrite.iter().map(CompiledPatch::new).collect();
     let patches = patches.map_err(|e| vec![Problem::rule(rule, &e)])?;

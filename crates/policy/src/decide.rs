@@ -6,7 +6,7 @@ use std::sync::Arc;
 use polity_api::{names, reasons, role::Grant, toolcall::Rewritten};
 
 use crate::{
-    AgentFacts, Decision, Request, Snapshot, Trial, Verdict, canon,
+    AgentFacts, Counting, Decision, Request, Snapshot, Trial, Verdict, canon,
     cel::meter::{Limits, Meter},
     explain,
     grant::{self, Action},
@@ -84,6 +84,8 @@ impl Snapshot {
             rewritten: None,
             rewrites: Vec::new(),
             obligations: None,
+            counting: Counting::default(),
+            later: Vec::new(),
         }
     }
 

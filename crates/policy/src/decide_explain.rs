@@ -19,6 +19,7 @@ fn explain(more: Vec<Value>, call: &Call<'_>) -> Explanation {
         context: None,
         id: "",
         approved: &call.approved,
+        past: crate::Past::Unknown,
         now: now(),
     };
     let e = snapshot.explain(&request);

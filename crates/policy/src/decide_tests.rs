@@ -121,6 +121,7 @@ fn decide_in(snapshot: &Snapshot, call: &Call<'_>, limits: Option<Limits>) -> De
         context: None,
         id: "",
         approved: &call.approved,
+        past: crate::Past::Unknown,
         now: now(),
     };
     // a debug build on a busy machine needs more than 50 ms

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use polity_api::policy::{Effect, Mode};
 
 use crate::{
-    Decision, Request, Snapshot,
+    Decision, Known, Request, Snapshot,
     cel::{
         code::{Branch, Part},
         eval::{Outcome, Session},
@@ -160,6 +160,13 @@ fn tried(
     };
     let mut session = Session::new(Arc::new(Meter::new(Limits::default())), slots);
     session.slots.set_roles(move || vars::roles(g, policy));
+    let whole = format!("{}/{}", policy.namespace, policy.name);
+    if let Some(why) = request.past.lacks(&whole, &compiled.program.reads) {
+        return (TrialResult::Error(why), None, Vec::new());
+    }
+    let known = request.past.known();
+    session.slots.set_counters(known.and_then(|known| known.counters(&whole)));
+    session.slots.set_history(known.and_then(Known::history));
     let result = match session.eval(&compiled.program) {
         Outcome::Holds => return (TrialResult::Holds, None, session.branches(&compiled.program).unwrap_or_default()),
         Outcome::Panicked => return (out_of_use(), None, Vec::new()),

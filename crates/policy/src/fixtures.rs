@@ -1,12 +1,12 @@
 //! Offline tests of an organisation's rules: calls with the verdict that is expected, decided as on a cluster. For `kubectl polity policy test`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use polity_api::caller::Caller;
 use serde::{Deserialize, Serialize};
 
-use crate::{CompileCache, Decision, Explanation, Request, Snapshot, TaskFacts, World, suggest};
+use crate::{CompileCache, Decision, Explanation, Known, Past, Request, Snapshot, TaskFacts, World, suggest};
 
 /// One call and what must come of it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -48,11 +48,30 @@ pub struct Fixture {
     /// Rules (as `namespace/policy/rule`) that people have approved.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub approved: Vec<String>,
+    /// What counters stand at before the call: Policy and counter as `namespace/policy/counter` → value. Rules that read another deny with
+    /// `CountersUnknown`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub counters: BTreeMap<String, i64>,
+    /// The history of its Task. Without it, rules that read it deny with `CountersUnknown`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub history: Option<FixtureHistory>,
     /// What the tool returns, for what Policies demand of results.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<serde_json::Value>,
     /// What must come of it.
     pub expect: Expect,
+}
+
+/// The history of a fixture's Task.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct FixtureHistory {
+    /// How many calls there were before this one; default 0.
+    #[serde(default)]
+    pub calls: i64,
+    /// Labels that their results carried; default none.
+    #[serde(default)]
+    pub labels: BTreeSet<String>,
 }
 
 /// The Task of a fixture.
@@ -146,6 +165,7 @@ pub struct Prepared<'a> {
     fixture: &'a Fixture,
     caller: Caller,
     task: Option<TaskFacts>,
+    known: Known,
 }
 
 /// Prepares a fixture to be decided any number of times.
@@ -172,7 +192,22 @@ pub fn prepare<'a>(snapshots: &'a BTreeMap<String, Snapshot>, fixture: &'a Fixtu
         job_space: t.job_space.clone(),
         cancel: t.cancel,
     });
-    Ok(Prepared { snapshot, fixture, caller, task })
+    Ok(Prepared { snapshot, fixture, caller, task, known: known(fixture)? })
+}
+
+/// What a fixture says of calls before.
+fn known(fixture: &Fixture) -> Result<Known, String> {
+    let mut known = Known::default();
+    for (counter, value) in &fixture.counters {
+        let Some((policy, name)) = counter.rsplit_once('/').filter(|(policy, _)| policy.matches('/').count() == 1) else {
+            return Err(format!("counters: {counter:?} is not of the form namespace/policy/counter"));
+        };
+        known.set_counter(policy, name, *value);
+    }
+    if let Some(history) = &fixture.history {
+        known.set_history(history.calls, &history.labels);
+    }
+    Ok(known)
 }
 
 impl Prepared<'_> {
@@ -202,6 +237,7 @@ impl Prepared<'_> {
             id: "fixture",
             approved: &fixture.approved,
             now: fixture.now.unwrap_or(Timestamp::constant(1_767_268_800, 0)),
+            past: Past::Known(&self.known),
         }
     }
 }

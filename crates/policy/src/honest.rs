@@ -12,6 +12,7 @@ use crate::{
         cost,
         foresee::{Closed, Comparison, May, comparison, foresee},
         meter::MAX_STEPS,
+        program::Program,
     },
     compile::{CompiledPolicy, CompiledRule},
 };
@@ -31,21 +32,31 @@ pub(crate) fn review(spec: &PolicySpec, compiled: &CompiledPolicy, tools: &[&Too
         out.extend(text.map(|text| Problem::rule(rule, &text)));
     }
     out.extend(hidden(spec, compiled, &closed, &settled));
+    let read = |name: &String| compiled.rules.iter().any(|r| r.program.reads.counters.contains(name));
+    let unread = spec.counters.iter().filter(|c| !read(&c.name));
+    out.extend(
+        unread.map(|c| Problem::counter(&c.name, &format!("is read by no rule of the Policy: no expression names counters.{}", c.name))),
+    );
     out
 }
 
 /// Steps that the rules take at most in one decision, as far as that can be said: the budget is kept in any case.
 pub(crate) fn cost(compiled: &CompiledPolicy, tools: &[&ToolFacts]) -> u64 {
-    let most = |rule: &CompiledRule| {
-        let schemas = tools.iter().map(|tool| cost::most(&rule.program, tool.spec.input_schema.as_ref()));
-        schemas.max().unwrap_or_else(|| cost::most(&rule.program, None))
+    let most = |program: &Program| {
+        let schemas = tools.iter().map(|tool| cost::most(program, tool.spec.input_schema.as_ref()));
+        schemas.max().unwrap_or_else(|| cost::most(program, None))
     };
-    compiled.rules.iter().map(most).fold(0, u64::saturating_add)
+    programs(compiled).map(most).fold(0, u64::saturating_add)
+}
+
+/// What is evaluated for a call that the Policy selects.
+fn programs(compiled: &CompiledPolicy) -> impl Iterator<Item = &Program> {
+    compiled.rules.iter().map(|rule| &rule.program).chain(compiled.counters.iter().filter_map(|counter| counter.amount.as_ref()))
 }
 
 /// What is wrong with rules that take more than the budget whatever they are given.
 pub(crate) fn over_budget(compiled: &CompiledPolicy) -> Option<Problem> {
-    let least = compiled.rules.iter().map(|rule| cost::least(&rule.program)).fold(0, u64::saturating_add);
+    let least = programs(compiled).map(cost::least).fold(0, u64::saturating_add);
     (least > MAX_STEPS).then(|| {
         Problem::whole(&format!(
             "its rules take at least {least} steps, and a decision has {MAX_STEPS}: every call that it selects would be denied"

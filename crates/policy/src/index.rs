@@ -22,6 +22,8 @@ pub(crate) struct Index {
     verbs: HashMap<String, Vec<u32>>,
     /// Places in the snapshot of those that rewrite.
     pub rewriting: Vec<usize>,
+    /// Some of them count calls, or read what was counted.
+    pub counts: bool,
     /// Number of expressions that more than one rule has.
     pub twins: usize,
     /// Number of parts of expressions that more than one rule has.
@@ -50,6 +52,7 @@ impl Index {
             // more than 4 billion Policies are beyond what a cluster stores
             let Ok(at) = u32::try_from(index.entries.len()) else { break };
             index.file(at, policy);
+            index.counts |= policy.compiled.counts();
             if policy.compiled.rewrites() {
                 index.rewriting.push(place);
             }
@@ -97,11 +100,11 @@ impl Index {
         }
     }
 
-    /// Numbers the expressions that several rules have. Those that read `roles` mean something else in each Org.
+    /// Numbers the expressions that several rules have. Those that read `roles` or `counters` mean something else in each Org or Policy.
     fn find_twins(&mut self, policies: &[&PolicyInForce]) {
         let rules = |p: &PolicyInForce| p.compiled.rules.len().min(p.policy.spec.rules.len());
         let text = |p: &'_ PolicyInForce, r: usize| {
-            p.compiled.rules.get(r).filter(|c| !c.program.uses_roles)?;
+            p.compiled.rules.get(r).filter(|c| !c.program.uses_roles && c.program.reads.counters.is_empty())?;
             Some(p.policy.spec.rules.get(r)?.expression.trim().to_owned())
         };
         let mut counts: BTreeMap<String, (u32, u32)> = BTreeMap::new();

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use polity_api::policy::PolicySpec;
 
-use crate::{ToolFacts, World, grant, suggest};
+use crate::{ToolFacts, World, compile::CompiledPolicy, grant, suggest};
 
 /// What a Policy of this Org names and what is not there, one sentence for each.
 #[must_use]
@@ -36,7 +36,9 @@ pub fn unknown_names(spec: &PolicySpec, org: &str, world: &World) -> Vec<String>
             }
         }
     }
-    out.extend(labels(spec, &world.tools_in_reach(org)));
+    let tools = world.tools_in_reach(org);
+    out.extend(labels(spec, &tools));
+    out.extend(asked_labels(spec, &tools));
     out
 }
 
@@ -73,6 +75,21 @@ fn labels(spec: &PolicySpec, tools: &[std::sync::Arc<ToolFacts>]) -> Vec<String>
         .map(|(i, j, label)| {
             let known = suggest::among("labels", label, carried.iter().copied());
             format!("spec.obligations[{i}].redact.labels[{j}]: no Tool that it selects has {label:?} in its outputLabels, so it redacts nothing; {known}")
+        })
+        .collect()
+}
+
+/// Labels that rules ask the history for and no Tool carries.
+fn asked_labels(spec: &PolicySpec, tools: &[std::sync::Arc<ToolFacts>]) -> Vec<String> {
+    let carried: BTreeSet<&str> = tools.iter().flat_map(|t| &t.spec.output_labels).map(|l| l.label.as_str()).collect();
+    let compiled = CompiledPolicy::new(spec);
+    let asked =
+        compiled.rules.iter().enumerate().flat_map(|(i, rule)| rule.program.reads.labels.iter().map(move |label| (i, label.as_str())));
+    asked
+        .filter(|(_, label)| !carried.contains(label))
+        .map(|(i, label)| {
+            let known = suggest::among("labels", label, carried.iter().copied());
+            format!("spec.rules[{i}].expression: no Tool has {label:?} in its outputLabels, so it is never in the history; {known}")
         })
         .collect()
 }

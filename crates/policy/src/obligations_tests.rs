@@ -61,6 +61,7 @@ fn decide(snapshot: &Snapshot) -> Decision {
         context: None,
         id: "x",
         approved: &[],
+        past: crate::Past::Unknown,
         now: Timestamp::UNIX_EPOCH,
     })
 }

@@ -106,6 +106,25 @@ impl Snapshot {
         tool.index.get_or_init(|| Index::new(self.policies.iter().enumerate().filter(|(_, p)| may(p))))
     }
 
+    /// Whether a call of a Tool may count somewhere, or rules on it may read what others have counted: a Policy that may select it has counters or reads the
+    /// history, a rule in force reads the number of calls, or its results carry labels. A Tool that is not known here does neither.
+    #[must_use]
+    pub fn may_count(&self, namespace: &str, name: &str) -> bool {
+        self.tool_at(namespace, name)
+            .is_some_and(|tool| self.reads_calls || !tool.facts.spec.output_labels.is_empty() || self.index_of(tool).counts)
+    }
+
+    /// The Org above by whose name a Tool of a namespace is called from here; None: it is the Org's own, or none.
+    #[must_use]
+    pub fn tool_org(&self, namespace: &str, name: &str) -> Option<&str> {
+        self.tool_at(namespace, name).map(|t| t.facts.org.as_str()).filter(|org| *org != self.org)
+    }
+
+    fn tool_at(&self, namespace: &str, name: &str) -> Option<&ToolInForce> {
+        let mut there = self.path.iter().rev().filter_map(|org| self.tools.get(&(org.clone(), name.to_owned())));
+        there.find(|t| t.facts.namespace == namespace)
+    }
+
     /// Policies that may select a Tool here and have rules that rewrite.
     pub(crate) fn rewriting<'a>(&'a self, tool: &'a ToolInForce) -> impl Iterator<Item = &'a PolicyInForce> {
         self.index_of(tool).rewriting.iter().filter_map(|place| self.policies.get(*place))

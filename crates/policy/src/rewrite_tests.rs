@@ -59,6 +59,7 @@ fn decide_on(snapshot: &Snapshot, args: &Value, stored: bool) -> Decision {
         context: None,
         id: "x",
         approved: &[],
+        past: crate::Past::Unknown,
         now: Timestamp::UNIX_EPOCH,
     };
     if stored { snapshot.decide_stored(&request) } else { snapshot.decide(&request) }

@@ -11,7 +11,7 @@ use polity_api::{
 };
 
 use crate::{
-    Advisory, Decision, Problem, Request, Snapshot, Verdict,
+    Advisory, Counting, Decision, Known, Past, Problem, Request, Snapshot, Verdict,
     cel::{
         eval::{Outcome, Session},
         meter::Meter,
@@ -19,6 +19,7 @@ use crate::{
     compile::CompiledRule,
     decide::Granted,
     grant, obligations,
+    past::{Call, HistoryReads},
     snapshot::PolicyInForce,
     vars,
 };
@@ -44,6 +45,8 @@ pub(crate) fn apply(snapshot: &Snapshot, request: &Request<'_>, g: &Granted<'_>,
     let tool = g.tool;
     let index = snapshot.index_of(tool);
     let mut selecting: Vec<Selected<'_>> = Vec::new();
+    let call = Call { request, granted: g, org: &snapshot.org, org_uid: &snapshot.org_uid };
+    let mut seen = Seen { call: &call, counting: Counting::default(), later: Vec::new() };
     for (place, entry) in index.candidates(&action, g) {
         let Some(policy) = snapshot.policies.get(place) else { continue };
         if grant::selects(policy.policy.spec.matches.as_ref(), &action, |role| vars::holds(g, &policy.namespace, role)) {
@@ -56,6 +59,7 @@ pub(crate) fn apply(snapshot: &Snapshot, request: &Request<'_>, g: &Granted<'_>,
     match vars::slots(snapshot, request, g) {
         Ok(slots) => {
             let mut session = Session::new(Arc::clone(meter), slots).sharing(index.shared);
+            session.slots.set_history(request.past.known().and_then(Known::history));
             let mut known: Vec<Option<Outcome>> = vec![None; index.twins];
             // what enforces is evaluated first: rules that only observe can use up nothing but what is left
             for enforcing in [true, false] {
@@ -66,7 +70,7 @@ pub(crate) fn apply(snapshot: &Snapshot, request: &Request<'_>, g: &Granted<'_>,
                         namespace = Some(&policy.namespace);
                         session.slots.set_roles(move || vars::roles(g, policy));
                     }
-                    let findings = judge(selected, snapshot, g, &mut session, &mut known);
+                    let findings = judge(selected, snapshot, g, &mut session, &mut known, request.past, &mut seen);
                     if enforcing {
                         found.extend(findings);
                     } else {
@@ -99,6 +103,13 @@ pub(crate) fn apply(snapshot: &Snapshot, request: &Request<'_>, g: &Granted<'_>,
         });
     }
     combine(found, request.approved, decision);
+    if snapshot.reads_calls || index.counts || !tool.facts.spec.output_labels.is_empty() {
+        let mut reads = HistoryReads::default();
+        selecting.iter().flat_map(|s| &s.policy.compiled.rules).for_each(|r| reads.add(&r.program.reads));
+        seen.counting.add_history(&reads, snapshot.reads_calls, &call);
+    }
+    seen.later.sort_unstable();
+    (decision.counting, decision.later) = (seen.counting, seen.later);
     decision.obligations = obligations::demanded(&tool.facts, selecting.iter().map(|s| s.policy));
 }
 
@@ -113,6 +124,13 @@ struct Selected<'a> {
     shared: &'a [Box<[Option<u32>]>],
 }
 
+/// What is noted of counters and history while rules are judged.
+struct Seen<'s> {
+    call: &'s Call<'s>,
+    counting: Counting,
+    later: Vec<String>,
+}
+
 /// Findings of one Policy. `known` has the outcomes of expressions that several rules share.
 fn judge<'a>(
     selected: &Selected<'a>,
@@ -120,6 +138,8 @@ fn judge<'a>(
     g: &Granted<'_>,
     session: &mut Session<'a>,
     known: &mut [Option<Outcome>],
+    past: Past<'a>,
+    seen: &mut Seen<'_>,
 ) -> Vec<Finding> {
     let policy = selected.policy;
     let whole = || format!("{}/{}", policy.namespace, policy.name);
@@ -132,11 +152,23 @@ fn judge<'a>(
         let message = format!("{} does not fit Tool {}: {problem}", whole(), g.tool.facts.name);
         return broken(reasons::POLICY_NOT_TYPED, message, "its author must correct it or narrow its match");
     }
-    let mut found = Vec::new();
+    let mut found = count(policy, session, past, seen);
     for (at, (rule, compiled)) in policy.policy.spec.rules.iter().zip(&policy.compiled.rules).enumerate() {
         // those have been applied
         if rule.effect == Effect::Rewrite {
             continue;
+        }
+        if compiled.program.reads.any() {
+            let name = || format!("{}/{}", whole(), rule.name);
+            if matches!(past, Past::Later) {
+                seen.later.push(name());
+                continue;
+            }
+            if let Some(message) = past.lacks(&whole(), &compiled.program.reads) {
+                let (reason, message) = (reasons::COUNTERS_UNKNOWN, format!("{}: {message}", name()));
+                found.push(Finding { rule: name(), reason, message, hint: String::new(), requirement: None });
+                continue;
+            }
         }
         let twin = selected.twins.get(at).copied().flatten().and_then(|twin| known.get_mut(twin as usize));
         let shared = selected.shared.get(at).map(AsRef::as_ref).unwrap_or_default();
@@ -153,6 +185,32 @@ fn judge<'a>(
         };
         found.extend(finding(policy, rule, compiled, outcome, snapshot));
     }
+    found
+}
+
+/// Notes where a Policy counts the call. An amount that has no value, or is negative, is a finding of the Policy.
+fn count<'a>(policy: &'a PolicyInForce, session: &mut Session<'a>, past: Past<'a>, seen: &mut Seen<'_>) -> Vec<Finding> {
+    let mut found = Vec::new();
+    if policy.compiled.counters.is_empty() {
+        return found;
+    }
+    let whole = format!("{}/{}", policy.namespace, policy.name);
+    for counter in &policy.compiled.counters {
+        let amount = counter.amount.as_ref().map_or(Ok(1), |amount| session.number(amount));
+        let (reason, why) = match amount {
+            Ok(amount) if amount >= 0 => {
+                seen.counting.add(policy, counter, amount, seen.call);
+                continue;
+            }
+            Ok(_) => (reasons::POLICY_ERROR, "its amount is negative for these arguments".to_owned()),
+            Err(Outcome::Spent) => (reasons::DECISION_BUDGET_EXCEEDED, "the time and steps of one decision are spent".to_owned()),
+            Err(Outcome::Error(e)) => (reasons::POLICY_ERROR, e),
+            Err(Outcome::Panicked | Outcome::Holds | Outcome::Fails) => (reasons::POLICY_ERROR, "its amount cannot be computed".to_owned()),
+        };
+        let message = format!("{whole}: counter {}: {why}", counter.name);
+        found.push(Finding { rule: whole.clone(), reason, message, hint: String::new(), requirement: None });
+    }
+    session.slots.set_counters(past.known().and_then(|known| known.counters(&whole)));
     found
 }
 
@@ -267,13 +325,15 @@ fn names(found: &[Finding]) -> Vec<String> {
 
 /// Which denial speaks first: a spent budget, as nothing else is certain then; what a rule says; what is wrong with rules.
 fn rank(reason: &str) -> usize {
-    const ORDER: [&str; 6] = [
+    const ORDER: [&str; 7] = [
         reasons::DECISION_BUDGET_EXCEEDED,
         reasons::POLICY_DENIED,
         reasons::POLICY_ERROR,
         reasons::POLICY_NOT_TYPED,
         reasons::POLICY_INVALID,
         reasons::RULE_QUARANTINED,
+        // last, so that it speaks only where it alone stands in the way
+        reasons::COUNTERS_UNKNOWN,
     ];
     ORDER.iter().position(|r| *r == reason).unwrap_or(ORDER.len())
 }

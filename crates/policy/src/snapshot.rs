@@ -44,6 +44,8 @@ pub struct Snapshot {
     /// By Org and name.
     pub(crate) tools: BTreeMap<Key, ToolInForce>,
     pub(crate) policies: Vec<PolicyInForce>,
+    /// A rule of one of them reads how many calls there were.
+    pub(crate) reads_calls: bool,
     /// Tools that are stored and cannot be decoded: Org and name → error.
     pub(crate) broken_tools: BTreeMap<Key, String>,
     /// Policies that are stored and cannot be decoded, as `namespace/name`, with the error.
@@ -72,6 +74,7 @@ pub(crate) struct ToolInForce {
 #[derive(Debug)]
 pub(crate) struct PolicyInForce {
     pub org: String,
+    pub org_uid: String,
     pub namespace: String,
     pub name: String,
     pub policy: Arc<Policy>,
@@ -230,8 +233,10 @@ impl Snapshot {
             force.insert(format!("Policy/{}/{digest}", uid(policy.metadata.uid.as_deref())));
             let compiled = cache.policy(&digest, &policy.spec);
             let policy = Arc::clone(policy);
+            self.reads_calls |= compiled.rules.iter().any(|r| r.program.reads.calls);
             self.policies.push(PolicyInForce {
                 org: link.name.clone(),
+                org_uid: link.org.metadata.uid.clone().unwrap_or_default(),
                 namespace: namespace.clone(),
                 name: name.clone(),
                 policy,

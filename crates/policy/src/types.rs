@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use polity_api::{approval::Requirement, caller::Caller, tool::ToolSpec, toolcall::Rewritten};
+use polity_api::{approval::Requirement, caller::Caller, reasons, tool::ToolSpec, toolcall::Rewritten};
 
-use crate::Obligations;
+use serde::{Deserialize, Serialize};
+
+use crate::{Counting, Obligations, Past};
 
 /// One action to decide. Today the verb is always `tool.call`.
 #[derive(Clone, Copy, Debug)]
@@ -32,10 +34,13 @@ pub struct Request<'a> {
     pub approved: &'a [String],
     /// Present time.
     pub now: Timestamp,
+    /// What is known of calls before this one.
+    pub past: Past<'a>,
 }
 
 /// What rules and grants may know of a Task.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct TaskFacts {
     /// Name.
     pub name: String,
@@ -103,6 +108,19 @@ pub struct Decision {
     pub rewrites: Vec<Rewritten>,
     /// What Policies demand of the result; None: nothing.
     pub obligations: Option<Arc<Obligations>>,
+    /// Where the call counts, and what rules read of what others have counted. Empty where it was denied before any rule was looked at.
+    pub counting: Counting,
+    /// Rules that were left out because they read what is known only when the call begins (`Past::Later`).
+    pub later: Vec<String>,
+}
+
+impl Decision {
+    /// Whether counters or history must be read to know what comes of a call that was decided with `Past::Unknown`. A denial for another reason stands
+    /// whatever they say.
+    #[must_use]
+    pub fn needs_past(&self) -> bool {
+        !self.counting.asked.is_empty() && (self.verdict != Verdict::Deny || self.reason == reasons::COUNTERS_UNKNOWN)
+    }
 }
 
 /// A rule whose effect did not apply because of its Policy's mode.

@@ -13,13 +13,15 @@ use std::{
 
 use arc_swap::ArcSwap;
 use polity_ledger::{Attempt, Begin, Begun, Held, Hold, Note, Page, Refused, Release, Settle, Settled};
+use polity_policy::Known;
 use reqwest::{Method, StatusCode};
 use serde::{Serialize, de::DeserializeOwned};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     internal::{
-        EPOCH_HEADER, Hello, MAX_WAIT_SECONDS, PREFIX, RecordsRequest, RunError, RunRequest, ShimInput, ShimPod, ShimResult, ToolDrifted,
+        CountedBegin, EPOCH_HEADER, Hello, MAX_WAIT_SECONDS, PREFIX, PastRequest, RecordsRequest, RunError, RunRequest, ShimInput, ShimPod,
+        ShimResult, ToolDrifted,
     },
     tls::{Certs, TlsError},
 };
@@ -123,6 +125,22 @@ impl CoreClient {
     /// `Begin` sent again answers `again`, otherwise the attempt ends as unknown at its deadline.
     pub async fn begin(&self, begin: &Begin) -> Result<Begun, Refused> {
         self.verb("/begin", begin).await
+    }
+
+    /// Start an action that counts. As `begin`.
+    ///
+    /// # Errors
+    /// As `begin`; `Contended` also when what was counted meanwhile changes the verdict: decide again.
+    pub async fn begin_counted(&self, begin: &CountedBegin) -> Result<Begun, Refused> {
+        self.verb("/begin/counted", begin).await
+    }
+
+    /// What counters and history stand at for a call. Reserves nothing.
+    ///
+    /// # Errors
+    /// What core refused; `LedgerUnavailable` when it does not answer.
+    pub async fn past(&self, request: &PastRequest) -> Result<Known, Refused> {
+        self.verb("/past", request).await
     }
 
     /// The end of an action that began.

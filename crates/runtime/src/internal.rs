@@ -2,7 +2,9 @@
 //! `core_client` is the edge's side, core's side is a router in the operator.
 
 use jiff::Timestamp;
-use polity_ledger::{Begin, Filter, Refused};
+use polity_api::caller::Caller;
+use polity_ledger::{Begin, Filter, Idempotency, Refused, Subject};
+use polity_policy::{Request, TaskFacts};
 use serde::{Deserialize, Serialize};
 
 /// Header with the leader epoch that the sender believes in.
@@ -22,6 +24,49 @@ pub struct Hello {
     pub ready: bool,
 }
 
+/// What core must know of a call besides its subject, to count it and to decide again by what was counted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CallFacts {
+    /// Who asks, as stamped or as the edge has found out.
+    pub caller: Caller,
+    /// The Task of the call.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<TaskFacts>,
+    /// Job space of a call without Task.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job_space: Option<String>,
+}
+
+impl CallFacts {
+    /// The facts of a request.
+    #[must_use]
+    pub fn of(request: &Request<'_>) -> Self {
+        Self { caller: request.caller.clone(), task: request.task.cloned(), job_space: request.job_space.map(str::to_owned) }
+    }
+}
+
+/// A start that counts: a Policy that may select the call has counters, or reads the history, or its Tool's results carry labels.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CountedBegin {
+    /// The start to commit.
+    pub begin: Begin,
+    /// What it takes to count it.
+    pub facts: CallFacts,
+}
+
+/// Asks what counters and history stand at for a call, without the call itself. Body of `POST past`, answered with `Known`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PastRequest {
+    /// The call, as decided without them.
+    pub subject: Subject,
+    /// What it takes to find them.
+    pub facts: CallFacts,
+    /// Idempotency of the request: what it was answered before stands, whatever was counted since (`IdempotencyReplay`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idempotency: Option<Idempotency>,
+}
+
 /// Begin a container call and start the tool's Pod. Answered with `Begun`; poll the attempt for the outcome.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -35,6 +80,9 @@ pub struct RunRequest {
     /// What Policies demand of the result.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub obligations: Option<polity_policy::Obligations>,
+    /// What it takes to count the call, where it counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub facts: Option<CallFacts>,
 }
 
 /// Asks for a page of an Org's chain. Body of `POST records/{orgUid}`, answered with `Page`.

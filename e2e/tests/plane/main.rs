@@ -7,6 +7,7 @@ mod badinput;
 mod budgets;
 mod calls;
 mod chart;
+mod counters;
 mod crash;
 mod edges;
 mod events;
@@ -98,6 +99,13 @@ fn main() -> ExitCode {
         .test("budgets_a_parents_budget_binds_its_child", |p| Box::pin(budgets::a_parents_budget_binds_its_child(p)))
         .test("budgets_racing_calls_begin_exactly_as_often", |p| Box::pin(budgets::racing_calls_begin_exactly_as_often(p)))
         .test("budgets_racing_requests_begin_exactly_as_often", |p| Box::pin(budgets::racing_requests_begin_exactly_as_often(p)))
+        .test("counters_five_times_49_asks_and_one_does_not", |p| Box::pin(counters::five_times_49_asks_and_one_does_not(p)))
+        .test("counters_a_racing_loop_begins_exactly_as_often", |p| Box::pin(counters::a_racing_loop_begins_exactly_as_often(p)))
+        .test("counters_nothing_is_sent_after_customer_data_was_read", |p| {
+            Box::pin(counters::nothing_is_sent_after_customer_data_was_read(p))
+        })
+        .test("counters_a_parents_counter_counts_its_tree", |p| Box::pin(counters::a_parents_counter_counts_its_tree(p)))
+        .alone("counters_a_loop_is_stopped_also_after_a_crash", |p| Box::pin(counters::a_loop_is_stopped_also_after_a_crash(p)))
         .test("approvals_a_quorum_counts_different_people", |p| Box::pin(approvals::a_quorum_counts_different_people(p)))
         .test("approvals_one_no_denies", |p| Box::pin(approvals::one_no_denies(p)))
         .test("approvals_expiry_counts_as_denied", |p| Box::pin(approvals::expiry_counts_as_denied(p)))

@@ -117,6 +117,16 @@ fn world(port: u16) -> World {
                 ]
             }),
         ),
+        tool("sum", "/pay", false),
+        object(
+            "Policy",
+            "sums",
+            json!({
+                "match": {"tools": ["sum"]},
+                "counters": [{"name": "spent", "amount": "args.amount", "by": ["Agent"], "window": "24h"}],
+                "rules": [{"name": "day", "expression": "counters.spent + args.amount <= 50", "effect": "Deny"}]
+            }),
+        ),
         object("Tool", "box", json!({"timeoutSeconds": 30, "runtime": {"container": {"image": "i", "command": ["c"]}}})),
     ])
 }

@@ -10,7 +10,10 @@ use futures::future::BoxFuture;
 use jiff::Timestamp;
 use polity_gateway::core::Core;
 use polity_ledger::{Attempt, Begin, Begun, KeyedDigest, Note, Outcome, Page, Refused, Release, Settle, Settled, State};
-use polity_runtime::internal::{RecordsRequest, RunError, RunRequest, ShimInput, ShimPod, ShimResult, ToolDrifted};
+use polity_policy::Known;
+use polity_runtime::internal::{
+    CountedBegin, PastRequest, RecordsRequest, RunError, RunRequest, ShimInput, ShimPod, ShimResult, ToolDrifted,
+};
 use serde_json::{Value, json};
 
 #[derive(Default)]
@@ -30,6 +33,10 @@ struct Book {
     /// Records of the chain, and the sequence of the oldest one.
     chain: Vec<String>,
     first: i64,
+    /// What counters and history stand at.
+    past: Known,
+    /// Views that are refused as stale when counters are asked for.
+    stale_past: u32,
 }
 
 #[derive(Default)]
@@ -50,6 +57,12 @@ pub fn unavailable() -> Refused {
 impl Ledger {
     pub fn log(&self) -> Vec<String> {
         self.0.lock().unwrap().log.clone()
+    }
+    pub fn set_past(&self, change: impl FnOnce(&mut Known)) {
+        change(&mut self.0.lock().unwrap().past);
+    }
+    pub fn stale_past(&self, times: u32) {
+        self.0.lock().unwrap().stale_past = times;
     }
     pub fn begins(&self) -> Vec<Begin> {
         self.0.lock().unwrap().begins.clone()
@@ -225,6 +238,30 @@ pub fn begun(id: &str, executor: &str, deadline: Timestamp) -> Attempt {
 impl Core for Ledger {
     fn begin<'a>(&'a self, begin: &'a Begin) -> BoxFuture<'a, Result<Begun, Refused>> {
         let answer = self.0.lock().unwrap().begin(begin);
+        Box::pin(std::future::ready(answer))
+    }
+    fn begin_counted<'a>(&'a self, begin: &'a CountedBegin) -> BoxFuture<'a, Result<Begun, Refused>> {
+        let mut book = self.0.lock().unwrap();
+        let answer = book.begin(&begin.begin);
+        book.log.push(format!("counted for {}", begin.facts.caller.username));
+        Box::pin(std::future::ready(answer))
+    }
+    fn past<'a>(&'a self, request: &'a PastRequest) -> BoxFuture<'a, Result<Known, Refused>> {
+        let mut book = self.0.lock().unwrap();
+        let task = request.facts.task.as_ref().map_or("-", |t| t.name.as_str());
+        book.log.push(format!("past of {} for {} task {task}", request.subject.target.name, request.facts.caller.username));
+        let key = request.idempotency.as_ref().map(|k| ((request.subject.actor.username.clone(), k.key.clone()), &k.body));
+        let before = key.and_then(|(at, body)| book.keys.get(&at).filter(|(b, _)| b == body)).map(|(_, id)| id.clone());
+        let answer = if book.away {
+            Err(unavailable())
+        } else if let Some(id) = before.filter(|id| *id != request.subject.id) {
+            Err(Refused::IdempotencyReplay { id })
+        } else if book.stale_past > 0 {
+            book.stale_past -= 1;
+            Err(Refused::StaleSnapshot { digest: request.subject.snapshot.clone() })
+        } else {
+            Ok(book.past.clone())
+        };
         Box::pin(std::future::ready(answer))
     }
     fn settle<'a>(&'a self, settle: &'a Settle) -> BoxFuture<'a, Result<Settled, Refused>> {

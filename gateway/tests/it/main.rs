@@ -9,6 +9,7 @@
 
 mod api;
 mod calls;
+mod counters;
 mod demands;
 mod evaluate;
 mod events;

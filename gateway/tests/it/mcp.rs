@@ -101,7 +101,7 @@ async fn lists_what_the_caller_could_call_and_nothing_else() {
         let listed = ask(&edge, version, "tools/list", json!({})).await;
         let tools = listed["result"]["tools"].as_array().unwrap_or_else(|| panic!("{listed}"));
         let names: Vec<&str> = tools.iter().map(|t| t["name"].as_str().unwrap()).collect();
-        assert_eq!(names, ["again", "box", "broken", "leaky", "pay", "read", "slow"]);
+        assert_eq!(names, ["again", "box", "broken", "leaky", "pay", "read", "slow", "sum"]);
         assert_eq!(tools[3]["inputSchema"]["properties"]["amount"], json!({"type": "integer"}));
         assert_eq!(tools[0]["annotations"], json!({"idempotentHint": true}));
         // Who holds no Role could call nothing, and who is no Agent is told so.

@@ -24,8 +24,8 @@ use polity_api::{
     toolcall::{Phase, PodRef},
 };
 use polity_ledger::{Begin, Idempotency, Note, OrgId, Refused, Release, State};
-use polity_policy::{Decision, Request, Snapshot, TaskFacts, Verdict};
-use polity_runtime::{clock::Clock, guarded::Guarded, snapshots::Snapshots, subject};
+use polity_policy::{Decision, Past, Request, Snapshot, TaskFacts, Verdict};
+use polity_runtime::{clock::Clock, guarded::Guarded, internal::CallFacts, snapshots::Snapshots, subject};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
@@ -226,15 +226,24 @@ impl Pass<'_> {
             id: &self.id,
             approved: &approved,
             now: self.now,
+            past: Past::Unknown,
         };
-        let decision = self.snapshot.decide_stored(&request);
+        let mut decision = self.snapshot.decide_stored(&request);
+        if decision.needs_past() {
+            let (gate, subject) = (&self.ctx.runner.gate, self.subject(&request, &decision));
+            if let Some(id) = gate.replayed(&subject, self.idempotency(&args).as_ref()).await? {
+                return self.replay(&id).await;
+            }
+            let known = gate.past_of(&subject, &decision.counting).await?;
+            decision = self.snapshot.decide_stored(&Request { past: Past::Known(&known), ..request });
+        }
         if decision.verdict == Verdict::Deny && self.may_be_news(decision.reason) {
             return Ok(Action::requeue(CATCH_UP));
         }
         match decision.verdict {
             Verdict::Deny => self.deny(decision, Phase::Denied, held).await,
-            Verdict::RequireApproval => self.wait(&request, decision, approval).await,
-            Verdict::Allow => self.start(&request, decision, approval.filter(|_| !approved.is_empty()), held).await,
+            Verdict::RequireApproval => Box::pin(self.wait(&request, decision, approval)).await,
+            Verdict::Allow => Box::pin(self.start(&request, decision, approval.filter(|_| !approved.is_empty()), held)).await,
         }
     }
 
@@ -274,6 +283,7 @@ impl Pass<'_> {
             id: &self.id,
             approved: &[],
             now: self.now,
+            past: Past::Unknown,
         }
     }
 
@@ -342,13 +352,16 @@ impl Pass<'_> {
             .ctx
             .runner
             .gate
-            .hold(polity_ledger::Hold {
-                subject: subject.clone(),
-                reserve: subject::reserve(&tool),
-                charges: Vec::new(),
-                expires: expires + jiff::SignedDuration::from_secs(60),
-                idempotency: self.idempotency(request.args),
-            })
+            .hold(
+                polity_ledger::Hold {
+                    subject: subject.clone(),
+                    reserve: subject::reserve(&tool),
+                    charges: Vec::new(),
+                    expires: expires + jiff::SignedDuration::from_secs(60),
+                    idempotency: self.idempotency(request.args),
+                },
+                Some(&CallFacts::of(request)),
+            )
             .await;
         let held = match held {
             Ok(held) => held,
@@ -413,7 +426,7 @@ impl Pass<'_> {
             idempotency: if held { None } else { self.idempotency(request.args) },
             resume: Value::Null,
         };
-        match self.ctx.runner.start(&run, begin, self.now).await {
+        match self.ctx.runner.start(&run, begin, Some(&CallFacts::of(request)), self.now).await {
             Ok((begun, pod)) => {
                 let shown = status::shown(&decision, Some(begun.input), Some(begun.seq), self.now);
                 let pod = PodRef { name: pod.name_any(), uid: pod.uid().unwrap_or_default() };

@@ -45,5 +45,7 @@ pub(super) fn plain(reason: &'static str, message: String, snapshot: &Snapshot) 
         rewritten: None,
         rewrites: Vec::new(),
         obligations: None,
+        counting: polity_policy::Counting::default(),
+        later: Vec::new(),
     }
 }

@@ -12,8 +12,9 @@ use polity_ledger::{
     Begin, Begun, Charge, CounterKey, Durability, Held, Hold, Ledger, Note, Refused, Release, Settle, Settled, Subject, Target, Window,
 };
 use polity_policy::Snapshot;
-use polity_runtime::{deliver::RETURNED, guards::Guards, snapshots::Snapshots, subject};
+use polity_runtime::{clock::Clock, deliver::RETURNED, guards::Guards, internal::CallFacts, snapshots::Snapshots, subject};
 
+use super::count::Turns;
 use crate::{anchors::Anchors, events::Announcer, lease::Leadership};
 
 /// How long core waits for its own watch when the sender has seen a change a moment earlier.
@@ -35,6 +36,10 @@ pub struct Gate {
     pub anchors: Anchors,
     /// Tells people what they must notice.
     pub events: Arc<Announcer>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Who counts where at present.
+    pub turns: Turns,
 }
 
 impl Gate {
@@ -43,21 +48,26 @@ impl Gate {
         self.leadership.epoch
     }
 
-    /// Checks and begins. Committed when it returns Ok.
+    /// Checks and begins. Committed when it returns Ok. `facts` are needed where the action counts (`Snapshot::may_count`).
     ///
     /// # Errors
-    /// As [`Refused`] says; nothing was written.
-    pub async fn begin(&self, mut begin: Begin) -> Result<Begun, Refused> {
+    /// As [`Refused`] says; nothing was written. `Contended` also when what was counted meanwhile changes the verdict.
+    pub async fn begin(&self, mut begin: Begin, facts: Option<&CallFacts>) -> Result<Begun, Refused> {
         self.enforced()?;
-        let snapshot = self.view(&begin.subject).await?;
+        let Views { decided, current } = self.view(&begin.subject).await?;
         Box::pin(self.anchors.hold(&begin.subject.org)).await?;
-        let consume = self.check_approvals(&begin.subject, &snapshot).await?;
-        begin.consume = consume;
-        begin.charges = charges(&snapshot, &begin.reserve);
+        let approvals = self.check_approvals(&begin.subject, &current).await?;
+        begin.consume = approvals.consume;
+        begin.charges = charges(&current, &begin.reserve);
+        begin.read = Vec::new();
+        let durability = durability(&current);
         // A stored call is told of on its own object.
-        let tool = has_no_object(&begin.subject).then(|| tool_of(&begin.subject, &snapshot)).flatten();
+        let tool = has_no_object(&begin.subject).then(|| tool_of(&begin.subject, &current)).flatten();
         let tool = tool.map(|tool| (begin.subject.id.clone(), tool));
-        let begun = Box::pin(self.ledger.begin_as(self.epoch(), begin, durability(&snapshot))).await?;
+        let begun = match counting(&decided, &begin.subject, facts)? {
+            Some(facts) => Box::pin(self.begin_counted(&decided, begin, facts, &approvals.rules, durability)).await?,
+            None => Box::pin(self.ledger.begin_as(self.epoch(), begin, durability)).await?,
+        };
         if let Some((id, tool)) = tool {
             self.events.begun(&id, tool);
         }
@@ -68,12 +78,15 @@ impl Gate {
     ///
     /// # Errors
     /// As [`Refused`] says; nothing was written.
-    pub async fn hold(&self, mut hold: Hold) -> Result<Held, Refused> {
+    pub async fn hold(&self, mut hold: Hold, facts: Option<&CallFacts>) -> Result<Held, Refused> {
         self.enforced()?;
-        let snapshot = self.view(&hold.subject).await?;
+        let Views { decided, current } = self.view(&hold.subject).await?;
         Box::pin(self.anchors.hold(&hold.subject.org)).await?;
-        hold.charges = charges(&snapshot, &hold.reserve);
-        self.ledger.hold(self.epoch(), hold).await
+        hold.charges = charges(&current, &hold.reserve);
+        match counting(&decided, &hold.subject, facts)? {
+            Some(facts) => Box::pin(self.hold_counted(&decided, hold, facts)).await,
+            None => self.ledger.hold(self.epoch(), hold).await,
+        }
     }
 
     /// Ends an action, or a part of it.
@@ -122,21 +135,26 @@ impl Gate {
 
     /// The current view, if the one that decided is it or was it until a moment ago. An Org that has closed since takes nothing more,
     /// however fresh the decision.
-    async fn view(&self, subject: &Subject) -> Result<Arc<Snapshot>, Refused> {
+    async fn view(&self, subject: &Subject) -> Result<Views, Refused> {
         let stale = || Refused::StaleSnapshot { digest: subject.snapshot.clone() };
         let known = self.snapshots.find_within(&subject.org.uid, &subject.snapshot, CATCH_UP).await;
         let current = self.snapshots.get(&subject.org.name).map_err(|_| stale())?;
-        if known.is_none() || current.org_uid() != subject.org.uid || current.is_open().is_err() {
+        if current.org_uid() != subject.org.uid || current.is_open().is_err() {
             return Err(stale());
         }
-        Ok(current)
+        known.map(|decided| Views { decided, current }).ok_or_else(stale)
     }
 
-    /// Reads each Approval that the verdict rests on, live, and returns the single-use keys that the start consumes.
-    async fn check_approvals(&self, subject: &Subject, snapshot: &Snapshot) -> Result<Vec<String>, Refused> {
-        let mut consume = Vec::new();
+    /// The view that decided, if core may take it.
+    pub(super) async fn decided(&self, subject: &Subject) -> Result<Arc<Snapshot>, Refused> {
+        self.view(subject).await.map(|views| views.decided)
+    }
+
+    /// Reads each Approval that the verdict rests on, live.
+    async fn check_approvals(&self, subject: &Subject, snapshot: &Snapshot) -> Result<Approvals, Refused> {
+        let mut given = Approvals::default();
         if subject.verdict.approvals.is_empty() {
-            return Ok(consume);
+            return Ok(given);
         }
         let mismatch = |what: String| Refused::ApprovalMismatch { what };
         let api: Api<Approval> = Api::namespaced(self.client.clone(), snapshot.namespace());
@@ -146,9 +164,10 @@ impl Gate {
             let approval =
                 list.iter().find(|a| a.uid().as_deref() == Some(uid)).ok_or_else(|| mismatch(format!("no Approval of uid {uid}")))?;
             self.check_approval(approval, subject).await?;
-            consume.push(format!("approval/{uid}"));
+            given.consume.push(format!("approval/{uid}"));
+            given.rules.extend(approval.spec.requirements.iter().map(|r| r.rule.clone()));
         }
-        Ok(consume)
+        Ok(given)
     }
 
     async fn check_approval(&self, approval: &Approval, subject: &Subject) -> Result<(), Refused> {
@@ -198,6 +217,32 @@ fn tool_of(subject: &Subject, snapshot: &Snapshot) -> Option<ObjectReference> {
         uid: Some(tool.uid.clone()),
         ..ObjectReference::default()
     })
+}
+
+/// The view that decided, and the present one.
+struct Views {
+    decided: Arc<Snapshot>,
+    current: Arc<Snapshot>,
+}
+
+/// What Approvals give a start.
+#[derive(Default)]
+struct Approvals {
+    /// Single-use keys that it consumes.
+    consume: Vec<String>,
+    /// Rules that they satisfy.
+    rules: Vec<String>,
+}
+
+/// The facts of an action that counts; None: it counts nowhere.
+fn counting<'a>(decided: &Snapshot, subject: &Subject, facts: Option<&'a CallFacts>) -> Result<Option<&'a CallFacts>, Refused> {
+    if !decided.may_count(&subject.target.namespace, &subject.target.name) {
+        return Ok(None);
+    }
+    match facts {
+        Some(facts) if facts.caller.username == subject.actor.username => Ok(Some(facts)),
+        _ => Err(Refused::Invalid { what: "the action counts, and the facts of its caller are missing or another's".to_owned() }),
+    }
 }
 
 /// The Org's explicit choice.

@@ -1,10 +1,11 @@
 //! Dispatch: decides every stored ToolCall again, and is the only part of core that lets a tool start.
 //!
 //! `gate` stands before the ledger, `runner` looks after tools' Pods, `call` reconciles one ToolCall, `sweep` ends what was lost,
-//! `pod`, `outcome` and `status` are pure. Nothing here connects to a tool.
+//! `count` says what an action counts and decides by it, `pod`, `outcome` and `status` are pure. Nothing here connects to a tool.
 
 mod after;
 mod call;
+pub mod count;
 mod ends;
 pub mod gate;
 mod inputs;

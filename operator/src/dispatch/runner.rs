@@ -14,7 +14,7 @@ use kube::{
 };
 use polity_ledger::{Attempt, Begin, Begun, OrgId, Refused, State};
 use polity_runtime::{
-    internal::{ShimInput, ShimPod, ShimResult},
+    internal::{CallFacts, ShimInput, ShimPod, ShimResult},
     subject,
 };
 use tokio::sync::broadcast;
@@ -88,7 +88,7 @@ impl Runner {
     ///
     /// # Errors
     /// As [`StartError`] says. Nothing runs unless `begin` was committed.
-    pub async fn start(&self, run: &Run, mut begin: Begin, now: Timestamp) -> Result<(Begun, Pod), StartError> {
+    pub async fn start(&self, run: &Run, mut begin: Begin, facts: Option<&CallFacts>, now: Timestamp) -> Result<(Begun, Pod), StartError> {
         if !self.settings.pods {
             return Err(StartError::NoPodRuntime);
         }
@@ -96,7 +96,7 @@ impl Runner {
         EXECUTOR.clone_into(&mut begin.executor);
         begin.deadline = now + SignedDuration::from_secs(i64::from(run.timeout_seconds) + GRACE_SECONDS);
         begin.resume = serde_json::to_value(run).map_err(|e| Refused::Invalid { what: e.to_string() })?;
-        match self.gate.begin(begin).await {
+        match self.gate.begin(begin, facts).await {
             Ok(begun) => {
                 crate::killpoint::reached("call-begun");
                 self.let_start(&run.namespace, &pod.name_any()).await.map_err(StartError::Api)?;

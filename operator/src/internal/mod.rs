@@ -14,7 +14,7 @@ use axum::{
 use polity_ledger::{Begin, Hold, Note, OrgId, Refused, Release, Settle};
 use polity_runtime::{
     clock::Clock,
-    internal::{EPOCH_HEADER, Hello, MAX_WAIT_SECONDS, PREFIX, RunRequest, ShimPod, ShimResult, ToolDrifted},
+    internal::{CountedBegin, EPOCH_HEADER, Hello, MAX_WAIT_SECONDS, PREFIX, PastRequest, RunRequest, ShimPod, ShimResult, ToolDrifted},
     subject,
 };
 use serde::Deserialize;
@@ -44,6 +44,8 @@ pub fn router(state: Arc<Internal>) -> Router {
         .route("/hello", get(hello))
         .route("/hold", post(hold))
         .route("/begin", post(begin))
+        .route("/begin/counted", post(begin_counted))
+        .route("/past", post(past))
         .route("/settle", post(settle))
         .route("/release", post(release))
         .route("/note", post(note))
@@ -89,11 +91,19 @@ async fn hello(State(state): State<Arc<Internal>>) -> Json<Hello> {
 }
 
 async fn hold(State(state): State<Arc<Internal>>, Json(body): Json<Hold>) -> Response {
-    answer(state.runner.gate.hold(body).await)
+    answer(state.runner.gate.hold(body, None).await)
 }
 
 async fn begin(State(state): State<Arc<Internal>>, Json(body): Json<Begin>) -> Response {
-    answer(state.runner.gate.begin(body).await)
+    answer(state.runner.gate.begin(body, None).await)
+}
+
+async fn begin_counted(State(state): State<Arc<Internal>>, Json(body): Json<CountedBegin>) -> Response {
+    answer(state.runner.gate.begin(body.begin, Some(&body.facts)).await)
+}
+
+async fn past(State(state): State<Arc<Internal>>, Json(body): Json<PastRequest>) -> Response {
+    answer(state.runner.gate.past(&body).await)
 }
 
 async fn settle(State(state): State<Arc<Internal>>, Json(body): Json<Settle>) -> Response {
@@ -146,7 +156,7 @@ async fn run(State(state): State<Arc<Internal>>, Json(body): Json<RunRequest>) -
         obligations: body.obligations,
     };
     let begin = Begin { reserve: run.reserve.clone(), ..body.begin };
-    match state.runner.start(&run, begin, state.clock.now()).await {
+    match state.runner.start(&run, begin, body.facts.as_ref(), state.clock.now()).await {
         Ok((begun, _)) => Json(begun).into_response(),
         Err(StartError::Refused(refused)) => Answer(refused).into_response(),
         Err(StartError::PodRefused(what)) => Answer(Refused::PodRefused { what }).into_response(),

@@ -1,7 +1,7 @@
 //! Policy: every rule is checked against the Tools in its reach; a name that cannot be right is refused with its place.
 
 use polity_api::{PolicySpec, reasons};
-use polity_policy::{Problem, World, check_policy, unknown_names};
+use polity_policy::{Of, Problem, World, check_policy, unknown_names};
 
 use crate::{
     outcome::{Outcome, Problems, Refusal, Warnings},
@@ -48,8 +48,13 @@ pub(super) fn check(spec: &PolicySpec, namespace: &str, world: &World) -> Outcom
 
 fn field(spec: &PolicySpec, problem: &Problem) -> String {
     let place = |list: &str, index: Option<usize>| index.map_or_else(|| "spec".to_owned(), |index| format!("spec.{list}[{index}]"));
-    if problem.obligation {
-        return place("obligations", spec.obligations.iter().position(|o| o.name == problem.rule));
+    match problem.of {
+        Of::Obligation => return place("obligations", spec.obligations.iter().position(|o| o.name == problem.rule)),
+        Of::Counter => {
+            let counter = place("counters", spec.counters.iter().position(|c| c.name == problem.rule));
+            return if problem.line > 0 { format!("{counter}.amount") } else { counter };
+        }
+        Of::Rule => {}
     }
     let rule = place("rules", spec.rules.iter().position(|r| r.name == problem.rule));
     if problem.line > 0 { format!("{rule}.expression") } else { rule }

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use polity_api::{ToolCall, names, reasons};
-use polity_policy::{Decision, Request as Action, Snapshot, TaskFacts, Verdict};
+use polity_policy::{Decision, Past, Request as Action, Snapshot, TaskFacts, Verdict};
 
 use super::attempt;
 use crate::{
@@ -94,6 +94,8 @@ pub(crate) async fn decide(
         id: "",
         approved: &[],
         now: state.clock.now(),
+        // what counts is known when it begins; until then such rules are open
+        past: Past::Later,
     };
     let judge = |view: &Snapshot| if stored { view.decide_stored(&action) } else { view.decide(&action) };
     let mut decision = judge(&view);
@@ -142,6 +144,9 @@ fn accepted(call: &ToolCall, decision: &Decision, view: &Snapshot, now: jiff::Ti
     }
     for text in advice(decision).into_list() {
         accepted.warnings.push(&text);
+    }
+    for rule in &decision.later {
+        accepted.warnings.push(&format!("rule {rule} reads counters or the history: it is decided when the call is to begin"));
     }
     if decision.verdict == Verdict::RequireApproval {
         for requirement in &decision.requirements {

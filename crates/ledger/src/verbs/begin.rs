@@ -7,7 +7,7 @@ use crate::chain::{Tx, to_micros};
 use crate::fault::Outcome;
 use crate::record::kind;
 use crate::spend::{Phase, Spend};
-use crate::types::{Begin, Begun, Idempotency, KeyedDigest, Refused, State};
+use crate::types::{Amounts, Begin, Begun, Idempotency, KeyedDigest, Refused, State, unit};
 use crate::verbs::settle::carried;
 use crate::verbs::{already, check_amounts, check_name, check_subject, entry, same_action, state_name};
 
@@ -31,7 +31,7 @@ pub(crate) fn begin(tx: &mut Tx<'_>, epoch: i64, begin: Begin, input: KeyedDiges
         }
     }
     tx.check_key(org.n, &begin.subject, begin.idempotency.as_ref())?;
-    tx.compare(&begin.read)?;
+    tx.compare(&begin.read, hold.as_ref().map_or(&[], |row| row.spend.lines.as_slice()))?;
     tx.check_unused(org.n, &begin.subject.id, &begin.consume)?;
     start(tx, begin, input, resume, hold)
 }
@@ -45,10 +45,17 @@ fn start(tx: &mut Tx<'_>, begin: Begin, input: KeyedDigest, resume: String, hold
     let mut row = match hold {
         Some(row) => row,
         None => AttemptRow {
-            spend: Spend { reserved: reserve, ..Spend::default() },
+            spend: Spend { reserved: reserve.clone(), ..Spend::default() },
             ..AttemptRow::new(org.n, &subject.id, &subject.verb, State::Begun, input.clone())
         },
     };
+    // What is counted since the hold was made.
+    let mut added = Amounts::new();
+    if held {
+        let new = reserve.into_iter().filter(|(name, _)| name.starts_with(unit::BY_OUTCOME) && !row.spend.reserved.contains_key(name));
+        added.extend(new);
+        row.spend.reserved.extend(added.clone());
+    }
     // A hold has reserved already; a counter that only the begin names is charged with the same amounts.
     let (lines, charged) = tx.charge(&charges, &row.spend.reserved, &row.spend.lines)?;
     row.spend.lines.extend(lines);
@@ -60,7 +67,7 @@ fn start(tx: &mut Tx<'_>, begin: Begin, input: KeyedDigest, resume: String, hold
     record.deadline = Some(deadline);
     record.charged = charged;
     record.consumed = consume;
-    record.reserved = if held { [].into() } else { row.spend.reserved.clone() };
+    record.reserved = if held { added } else { row.spend.reserved.clone() };
     keep_key(tx, &row, &caller, idempotency.as_ref(), &mut record.idempotency_key)?;
     let carried = carried(&record);
     let seq = tx.append(&org.id.uid, record)?;

@@ -44,6 +44,9 @@ pub(crate) fn settle(tx: &mut Tx<'_>, epoch: i64, settle: Settle, result: Option
 fn check(settle: &Settle) -> Done<()> {
     check_name("the id", &settle.id)?;
     check_amounts(&settle.used)?;
+    if let Some(unit) = settle.used.keys().find(|name| name.starts_with(unit::BY_OUTCOME)) {
+        return Err(invalid(format!("{unit} follows the outcome: a settlement does not state it")));
+    }
     if settle.last != settle.outcome.is_some() {
         return Err(invalid("the last part, and only it, has an outcome"));
     }
@@ -70,6 +73,7 @@ fn write(
         _ => row.spend.add(&settle.used)?,
     };
     if let Some(outcome) = settle.outcome {
+        row.spend.follow(outcome);
         row.spend.phase = if outcome == Outcome::Unknown { Phase::Unknown } else { Phase::Fixed };
     }
     tx.shift(&before, &row.spend)?;

@@ -5,6 +5,7 @@
 
 mod chain;
 mod common;
+mod counted;
 mod crash;
 mod model;
 mod published;

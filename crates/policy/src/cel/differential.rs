@@ -170,7 +170,18 @@ pub(super) fn text(ty: &'static str, depth: u32) -> BoxedStrategy<String> {
 
 fn leaf(ty: &'static str) -> BoxedStrategy<String> {
     let of: &'static [&'static str] = match ty {
-        "bool" => &["true", "false", "args.b", "has(args.s)", "has(args.n)", "has(args.free.x)", "args.n == null", "'a' in roles"],
+        "bool" => &[
+            "true",
+            "false",
+            "args.b",
+            "has(args.s)",
+            "has(args.n)",
+            "has(args.free.x)",
+            "args.n == null",
+            "'a' in roles",
+            "'b' in history.labels",
+            "has(counters.spent)",
+        ],
         "int" => &[
             "0",
             "1",
@@ -183,6 +194,8 @@ fn leaf(ty: &'static str) -> BoxedStrategy<String> {
             "args.n",
             "args.map.a",
             "usd('12.50')",
+            "counters.spent",
+            "history.calls",
         ],
         "double" => &["0.0", "1.5", "-2.0", "1e308", "args.d"],
         "string" => &[

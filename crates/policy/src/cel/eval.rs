@@ -22,6 +22,7 @@ use super::{
     meter::Meter,
     program::{self, CALL, MATCH, Program, TICK},
 };
+use crate::past;
 
 const NOT_BOOL: &str = "the expression is not a bool for these arguments";
 
@@ -150,26 +151,47 @@ impl<'a> Session<'a> {
     /// Likewise, where each part of it that other rules have as well has a number.
     pub fn eval_known(&mut self, program: &'a Program, numbers: &'a [Option<u32>]) -> Outcome {
         match &program.code {
-            Ok(code) => self.compiled(program.cost, code, numbers),
+            Ok(code) => match self.compiled(program.cost, code, numbers) {
+                Ok(Val::Bool(true)) => Outcome::Holds,
+                Ok(Val::Bool(false)) => Outcome::Fails,
+                Ok(_) => Outcome::Error(NOT_BOOL.to_owned()),
+                Err(other) => other,
+            },
             Err(_) => self.interpreted(program),
         }
     }
 
-    fn compiled(&mut self, cost: u64, code: &'a Code, numbers: &'a [Option<u32>]) -> Outcome {
+    /// Evaluates a program whose value is an int, as `eval` does.
+    ///
+    /// # Errors
+    /// It has no such value.
+    pub fn number(&mut self, program: &'a Program) -> Result<i64, Outcome> {
+        let number = match &program.code {
+            Ok(code) => match self.compiled(program.cost, code, &[])? {
+                Val::Int(i) => Some(i),
+                _ => None,
+            },
+            Err(_) => match self.resolved(program)? {
+                Value::Int(i) => Some(i),
+                _ => None,
+            },
+        };
+        number.ok_or_else(|| Outcome::Error("the expression is not an int for these arguments".to_owned()))
+    }
+
+    fn compiled(&mut self, cost: u64, code: &'a Code, numbers: &'a [Option<u32>]) -> Result<Val<'a>, Outcome> {
         if !self.meter.charge(cost) {
-            return Outcome::Spent;
+            return Err(Outcome::Spent);
         }
         let mut machine = Machine::new(&self.slots, &self.meter).knowing(numbers, &mut self.memo);
         let result = catch_unwind(AssertUnwindSafe(|| machine.run(code)));
         self.meter.look_again();
-        match result {
+        Err(match result {
             Err(_) => Outcome::Panicked,
             Ok(_) if self.meter.spent() => Outcome::Spent,
-            Ok(Ok(Val::Bool(true))) => Outcome::Holds,
-            Ok(Ok(Val::Bool(false))) => Outcome::Fails,
-            Ok(Ok(_)) => Outcome::Error(NOT_BOOL.to_owned()),
+            Ok(Ok(value)) => return Ok(value),
             Ok(Err(e)) => Outcome::Error(e.to_string()),
-        }
+        })
     }
 
     /// Which part of a program decided that it does not hold; None: it has no compiled form, or nothing can be said within the budget.
@@ -189,32 +211,43 @@ impl<'a> Session<'a> {
 
     /// Evaluates a program with `cel`, whether or not it has a compiled form.
     pub fn interpreted(&mut self, program: &Program) -> Outcome {
+        match self.resolved(program) {
+            Ok(Value::Bool(true)) => Outcome::Holds,
+            Ok(Value::Bool(false)) => Outcome::Fails,
+            Ok(_) => Outcome::Error(NOT_BOOL.to_owned()),
+            Err(other) => other,
+        }
+    }
+
+    fn resolved(&mut self, program: &Program) -> Result<Value, Outcome> {
         if !self.meter.charge(program.cost) {
-            return Outcome::Spent;
+            return Err(Outcome::Spent);
         }
         self.meter.look();
         self.meter.use_patterns(&program.patterns);
         let mut oracle = match self.oracle.take().map_or_else(|| self.context(), Ok) {
             Ok(oracle) => oracle,
-            Err(e) => return Outcome::Error(e),
+            Err(e) => return Err(Outcome::Error(e)),
         };
-        self.add_roles(&mut oracle);
+        self.add_changing(&mut oracle);
         let result = catch_unwind(AssertUnwindSafe(|| Value::resolve(&program.expr, &oracle)));
         self.oracle = Some(oracle);
         self.meter.look();
-        match result {
+        Err(match result {
             Err(_) => Outcome::Panicked,
             Ok(_) if self.meter.spent() => Outcome::Spent,
-            Ok(Ok(Value::Bool(true))) => Outcome::Holds,
-            Ok(Ok(Value::Bool(false))) => Outcome::Fails,
-            Ok(Ok(_)) => Outcome::Error(NOT_BOOL.to_owned()),
+            Ok(Ok(value)) => return Ok(value),
             Ok(Err(e)) => Outcome::Error(explain(&e, program)),
-        }
+        })
     }
 
-    fn add_roles(&self, oracle: &mut Context<'static, 'static>) {
+    /// Adds the variables that are others for each Policy. Counters that are not known are null, whatever they were for another Policy.
+    fn add_changing(&self, oracle: &mut Context<'static, 'static>) {
         if let Some(roles) = self.slots.roles() {
             oracle.add_variable_from_value("roles", roles.to_cel());
+        }
+        for (name, value) in [(past::COUNTERS, self.slots.counters()), (past::HISTORY, self.slots.history())] {
+            oracle.add_variable_from_value(name, value.map_or(Value::Null, |value| value.to_cel()));
         }
     }
 
@@ -251,7 +284,7 @@ impl<'a> Session<'a> {
         for (name, value) in self.slots.to_cel() {
             context.add_variable_from_value(name, value);
         }
-        self.add_roles(&mut context);
+        self.add_changing(&mut context);
         Ok(context)
     }
 }

@@ -38,9 +38,16 @@ fn typed() -> Ty {
     TYPED.clone()
 }
 
+/// What was counted before.
+static COUNTERS: LazyLock<Json> = LazyLock::new(|| json!({"spent": 3}));
+/// What happened before.
+static HISTORY: LazyLock<Json> = LazyLock::new(|| json!({"calls": 7, "labels": ["a", "b"]}));
+
 pub(super) fn session(args: &Json, limits: Limits) -> Session<'_> {
     let mut slots = Slots::default();
     slots.set_args(args, &TYPED);
+    slots.set_counters(Some(&COUNTERS));
+    slots.set_history(Some(&HISTORY));
     slots.set_roles(|| vec![Val::Str("a"), Val::Str("b")]);
     slots.set_now(value::timestamp(jiff::Timestamp::from_second(1_700_000_000).unwrap()).unwrap());
     Session::new(Arc::new(Meter::new(limits)), slots)
@@ -236,7 +243,15 @@ fn what_depends_on_more_than_the_call_is_not_shared() {
 #[test]
 fn a_panic_is_caught() {
     let code = Err(super::code::Unsupported("nothing"));
-    let program = Program { code, expr: cel::IdedExpr::default(), patterns: Arc::default(), cost: 1, uses_args: false, uses_roles: false };
+    let program = Program {
+        code,
+        expr: cel::IdedExpr::default(),
+        patterns: Arc::default(),
+        cost: 1,
+        uses_args: false,
+        uses_roles: false,
+        reads: crate::past::Reads::default(),
+    };
     assert_eq!(session(&json!({}), Limits { steps: 10, time: MAX_TIME }).eval(&program), Outcome::Panicked);
 }
 

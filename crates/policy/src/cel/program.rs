@@ -13,6 +13,7 @@ use super::{
     code::{Code, Unsupported},
     lib::{Fun, On, SPACES, Takes},
 };
+use crate::past::Reads;
 
 /// Longest expression in bytes.
 pub const MAX_TEXT: usize = 4096;
@@ -82,6 +83,8 @@ pub struct Program {
     pub uses_args: bool,
     /// Whether it names `roles`, which are others for each Org that writes rules.
     pub uses_roles: bool,
+    /// What it reads of calls before this one.
+    pub reads: Reads,
 }
 
 /// Parses an expression within the caps.
@@ -199,8 +202,9 @@ pub fn pattern(text: &str) -> Result<Regex, String> {
 /// Turns a parsed and checked expression into a program.
 ///
 /// # Errors
-/// A pattern does not compile; the check has said so before, with its place.
+/// A pattern does not compile (the check has said so before, with its place), or counters or history are read in a way that is not known.
 pub fn finish(parsed: Parsed) -> Result<Program, String> {
+    let reads = Reads::of(&parsed.expr)?;
     let code = Code::new(&parsed.expr);
     let mut rewrite = Rewrite { patterns: Vec::new(), loops: Vec::new(), uses_args: false, uses_roles: false };
     let expr = rewrite.expr(parsed.expr)?;
@@ -211,6 +215,7 @@ pub fn finish(parsed: Parsed) -> Result<Program, String> {
         cost: parsed.nodes as u64,
         uses_args: rewrite.uses_args,
         uses_roles: rewrite.uses_roles,
+        reads,
     })
 }
 

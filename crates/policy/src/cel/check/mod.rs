@@ -19,7 +19,7 @@ use super::{
     program::{self, Fault, Parsed},
     ty::Ty,
 };
-use crate::{suggest, vars};
+use crate::{past, suggest, vars};
 
 /// Deepest nesting of loops.
 const MAX_LOOPS: usize = 3;
@@ -27,26 +27,43 @@ const MAX_LOOPS: usize = 3;
 const MAX_FAULTS: usize = 10;
 
 /// What is wrong with an expression for arguments of a type. With `Ty::Dyn` the arguments may have any name: for a Policy whose Tools are not known yet.
+/// `counters` is the type of the variable of that name.
 #[must_use]
+pub fn check_rule(parsed: &Parsed, args: &Ty, counters: &Ty) -> Vec<Fault> {
+    let before = [(past::COUNTERS, counters.clone()), (past::HISTORY, past::history_type())];
+    guarded(|| faults(parsed, args, before, &Ty::Bool))
+}
+
+/// `check_rule` for a Policy with a counter `spent`.
+#[cfg(test)]
 pub fn check(parsed: &Parsed, args: &Ty) -> Vec<Fault> {
-    // a slip of ours must not take the view of a whole Org with it
-    catch_unwind(AssertUnwindSafe(|| faults(parsed, args))).unwrap_or_else(|_| vec![Fault::whole("the expression cannot be checked")])
+    check_rule(parsed, args, &past::counters_type(std::iter::once("spent")))
+}
+
+/// Checks what a call adds to a counter, an int.
+#[must_use]
+pub fn check_amount(parsed: &Parsed, args: &Ty) -> Vec<Fault> {
+    guarded(|| faults(parsed, args, [], &Ty::Int))
+}
+
+/// A slip of ours must not take the view of a whole Org with it.
+fn guarded(check: impl FnOnce() -> Vec<Fault>) -> Vec<Fault> {
+    catch_unwind(AssertUnwindSafe(check)).unwrap_or_else(|_| vec![Fault::whole("the expression cannot be checked")])
 }
 
 /// Checks a condition on a result, which knows `args` and `result` and nothing else.
 pub fn check_result(parsed: &Parsed, args: &Ty, result: &Ty) -> Vec<Fault> {
     let variables = || vec![("args", args.clone()), ("result", result.clone())];
-    catch_unwind(AssertUnwindSafe(|| faults_with(parsed, variables(), *args != Ty::Dyn || *result != Ty::Dyn)))
-        .unwrap_or_else(|_| vec![Fault::whole("the expression cannot be checked")])
+    guarded(|| faults_with(parsed, variables(), *args != Ty::Dyn || *result != Ty::Dyn, &Ty::Bool))
 }
 
-fn faults(parsed: &Parsed, args: &Ty) -> Vec<Fault> {
+fn faults<const N: usize>(parsed: &Parsed, args: &Ty, more: [(&str, Ty); N], want: &Ty) -> Vec<Fault> {
     // a rule that does not name args is not checked again for each Tool
     let strict = *args != Ty::Dyn || !names_args(&parsed.expr);
-    faults_with(parsed, vars::types().into_iter().chain([("args", args.clone())]).collect(), strict)
+    faults_with(parsed, vars::types().into_iter().chain([("args", args.clone())]).chain(more).collect(), strict, want)
 }
 
-fn faults_with(parsed: &Parsed, variables: Vec<(&str, Ty)>, strict: bool) -> Vec<Fault> {
+fn faults_with(parsed: &Parsed, variables: Vec<(&str, Ty)>, strict: bool, want: &Ty) -> Vec<Fault> {
     let mut checker = Checker {
         parsed,
         text: parsed.source.source.chars().collect(),
@@ -58,8 +75,12 @@ fn faults_with(parsed: &Parsed, variables: Vec<(&str, Ty)>, strict: bool) -> Vec
         faults: Vec::new(),
     };
     let ty = checker.ty(&parsed.expr);
-    if checker.faults.is_empty() && !matches!(ty, Ty::Bool | Ty::Dyn) {
-        checker.fault(0, format!("the expression is {}; a rule states what must hold, so it must be a bool", article(&ty)));
+    if checker.faults.is_empty() && ty != *want && ty != Ty::Dyn {
+        let why = match want {
+            Ty::Int => "what a counter adds must be an int; usd('12.50') is one, and int(…) makes one of a double",
+            _ => "a rule states what must hold, so it must be a bool",
+        };
+        checker.fault(0, format!("the expression is {}; {why}", article(&ty)));
     }
     checker.faults.sort_by_key(|f| (f.line, f.column));
     checker.faults.dedup();

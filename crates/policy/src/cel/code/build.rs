@@ -8,9 +8,12 @@ use cel::{
 use regex::Regex;
 
 use super::{Unsupported, ops, show, slots::Slot, val::Const};
-use crate::cel::{
-    lib::{self, Fun, On},
-    program,
+use crate::{
+    cel::{
+        lib::{self, Fun, On},
+        program,
+    },
+    past,
 };
 
 /// Most arguments of a function of the libraries, with the receiver.
@@ -26,6 +29,8 @@ pub enum Node {
     Args,
     Roles,
     Now,
+    Counters,
+    History,
     /// A loop's variable, by the number of loops around the one that it belongs to.
     Local(usize),
     Field(Box<Node>, Box<str>),
@@ -183,7 +188,7 @@ pub fn build(expr: &IdedExpr) -> Result<(Node, Vec<String>), Unsupported> {
 struct Builder {
     /// Variables of the loops around, innermost last.
     loops: Vec<String>,
-    /// Whether `roles` was read since this was set back.
+    /// Whether `roles` or `counters`, which are others for each Policy, was read since this was set back.
     roles: bool,
     /// Texts of the parts that may be shared.
     shared: Vec<String>,
@@ -269,6 +274,11 @@ impl Builder {
                 Ok(Node::Roles)
             }
             "now" => Ok(Node::Now),
+            past::COUNTERS => {
+                self.roles = true;
+                Ok(Node::Counters)
+            }
+            past::HISTORY => Ok(Node::History),
             _ => Err(Unsupported("a variable as a whole")),
         }
     }

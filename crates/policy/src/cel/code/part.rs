@@ -132,7 +132,7 @@ fn paths<'a>(node: &'a Node, machine: &mut Machine<'a, '_>, out: &mut Vec<(Strin
 /// Whether a node is a place of the call that does not depend on a loop around it.
 fn rooted(node: &Node) -> bool {
     match node {
-        Node::Slot(_) | Node::Args | Node::Roles | Node::Now => true,
+        Node::Slot(_) | Node::Args | Node::Roles | Node::Now | Node::Counters | Node::History => true,
         Node::Field(of, _) => rooted(of),
         Node::Index(of, key) => rooted(of) && (matches!(**key, Node::Const(_)) || rooted(key)),
         _ => false,
@@ -176,6 +176,6 @@ pub(super) fn children(node: &Node) -> Vec<&Node> {
             [&each.range].into_iter().chain(&each.guard).chain([&each.body]).collect()
         }
         Node::Const(_) | Node::Slot(_) | Node::SlotHas(_) | Node::SlotOpt(_) => Vec::new(),
-        Node::Args | Node::Roles | Node::Now | Node::Local(_) => Vec::new(),
+        Node::Args | Node::Roles | Node::Now | Node::Counters | Node::History | Node::Local(_) => Vec::new(),
     }
 }

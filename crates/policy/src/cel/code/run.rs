@@ -9,7 +9,10 @@ use super::{
     slots::Slots,
     val::Val,
 };
-use crate::cel::{lib, meter::Meter};
+use crate::{
+    cel::{lib, meter::Meter},
+    past,
+};
 
 /// What running needs: variables, the loops around, the budget.
 pub struct Machine<'a, 'm> {
@@ -87,6 +90,8 @@ impl<'a, 'm> Machine<'a, 'm> {
             Node::Args => self.slots.args().ok_or(Fail::Absent("args")),
             Node::Roles => self.slots.roles().ok_or(Fail::Absent("roles")),
             Node::Now => self.slots.now().ok_or(Fail::Absent("now")),
+            Node::Counters => self.slots.counters().ok_or(Fail::Absent(past::COUNTERS)),
+            Node::History => self.slots.history().ok_or(Fail::Absent(past::HISTORY)),
             Node::Local(depth) => self.locals.get(*depth).cloned().ok_or(Fail::NoKey),
             Node::Field(of, name) => {
                 let of = self.eval(of)?;

@@ -6,7 +6,10 @@ use super::{
     build::{Arith, Call, Each, Node, Order, Where},
     val::Const,
 };
-use crate::cel::lib::{Ext, On};
+use crate::{
+    cel::lib::{Ext, On},
+    past,
+};
 
 /// Writes to a `String`, which cannot fail.
 macro_rules! put {
@@ -57,6 +60,8 @@ impl<'a> Writer<'a> {
             Node::Args => self.out += "args",
             Node::Roles => self.out += "roles",
             Node::Now => self.out += "now",
+            Node::Counters => self.out += past::COUNTERS,
+            Node::History => self.out += past::HISTORY,
             Node::Local(depth) => self.out += self.loops.get(*depth).copied().unwrap_or("item"),
             Node::And(a, b) => self.infix(node, a, "&&", b),
             Node::Or(a, b) => self.infix(node, a, "||", b),

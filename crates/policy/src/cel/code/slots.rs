@@ -6,7 +6,7 @@ use cel::Value;
 use chrono::{DateTime, FixedOffset};
 use serde_json::Value as Json;
 
-use super::val::Val;
+use super::val::{DYN, Val};
 use crate::cel::{ty::Ty, value};
 
 /// Every scalar or list that rules read of a variable other than `args`, `roles` and `now`, by variable and field.
@@ -71,6 +71,8 @@ pub struct Slots<'a> {
     now: Option<DateTime<FixedOffset>>,
     roles: Option<Roles<'a>>,
     held: RefCell<Option<Rc<[Val<'a>]>>>,
+    counters: Option<&'a Json>,
+    history: Option<&'a Json>,
 }
 
 impl<'a> Slots<'a> {
@@ -93,6 +95,26 @@ impl<'a> Slots<'a> {
     pub fn set_roles(&mut self, roles: impl Fn() -> Vec<Val<'a>> + 'a) {
         self.roles = Some(Box::new(roles));
         self.held.take();
+    }
+
+    /// Sets what the counters of the present Policy stand at, an object, for the rules that follow.
+    pub fn set_counters(&mut self, counters: Option<&'a Json>) {
+        self.counters = counters;
+    }
+
+    /// Sets the history, an object.
+    pub fn set_history(&mut self, history: Option<&'a Json>) {
+        self.history = history;
+    }
+
+    /// The counters.
+    pub fn counters(&self) -> Option<Val<'a>> {
+        self.counters.map(|json| Val::json(json, &DYN))
+    }
+
+    /// The history.
+    pub fn history(&self) -> Option<Val<'a>> {
+        self.history.map(|json| Val::json(json, &DYN))
     }
 
     /// A field; None: absent.

@@ -105,7 +105,8 @@ impl Const {
     }
 }
 
-static DYN: Ty = Ty::Dyn;
+/// The type of what no schema speaks of.
+pub static DYN: Ty = Ty::Dyn;
 
 impl<'a> Val<'a> {
     /// A JSON value with the type that the schema gives it.
