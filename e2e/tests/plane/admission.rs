@@ -309,8 +309,6 @@ pub async fn a_dry_run_leaves_no_trace(polity: &Polity) -> Result<()> {
     let uid = fixtures::organisation(&admin, &org).await?;
     let calls = help::bot(polity, &org).await?;
     help::takes(&calls, &help::small()).await?;
-    let count = || help::lines(polity, &uid, None).map_or(0, |lines| lines.len());
-    let before = count();
     let shown = help::tried(&calls, &help::small()).await?;
     ensure!(shown.spec.caller.is_some(), "not stamped");
     help::tried(&calls, &call(200, "ann")).await?;
@@ -324,8 +322,10 @@ pub async fn a_dry_run_leaves_no_trace(polity: &Polity) -> Result<()> {
         if lines.is_empty() { Err("nothing yet".to_owned()) } else { Ok(()) }
     })
     .await?;
-    let lines = help::lines(polity, &uid, None)?;
-    ensure!(lines.len() == before + 1, "{:?}", &lines[before..]);
+    // A chain's first record and those of definitions are made when core comes to them, whoever asks for what.
+    let of_its_own = |line: &Value| line["kind"] == "genesis" || line["kind"] == "definition";
+    let lines: Vec<_> = help::lines(polity, &uid, None)?.into_iter().filter(|l| !of_its_own(l)).collect();
+    ensure!(lines.len() == 1 && lines[0]["action"] == id.as_str(), "{lines:?}");
     let stored = Api::<ToolCall>::namespaced(admin, &org).list(&ListParams::default()).await?;
     ensure!(stored.items.len() == 1, "{} calls", stored.items.len());
     Ok(())
