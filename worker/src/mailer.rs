@@ -75,7 +75,7 @@ async fn one(mut stream: impl AsyncRead + AsyncWrite + Unpin, delay: Duration) -
 }
 
 /// The JSON object of a POST with a Content-Length.
-async fn read(stream: &mut (impl AsyncRead + Unpin)) -> Result<Map<String, Value>> {
+pub async fn read(stream: &mut (impl AsyncRead + Unpin)) -> Result<Map<String, Value>> {
     let mut bytes = Vec::new();
     let end = loop {
         if let Some(at) = bytes.windows(4).position(|w| w == b"\r\n\r\n") {

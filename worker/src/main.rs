@@ -8,6 +8,7 @@ mod line;
 mod mailer;
 mod scripted;
 mod tool;
+mod upstream;
 
 use clap::Parser as _;
 
@@ -27,6 +28,8 @@ enum Command {
     Tool(tool::Settings),
     /// Stand in for a mail service over HTTP. Sends nothing.
     Mailer(mailer::Settings),
+    /// Stand in for somebody's MCP server.
+    Upstream(upstream::Settings),
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -35,6 +38,7 @@ async fn main() -> anyhow::Result<()> {
     match command {
         Command::Scripted(settings) => scripted::run(&settings).await,
         Command::Mailer(settings) => mailer::run(&settings).await,
+        Command::Upstream(settings) => upstream::run(&settings).await,
         Command::Tool(settings) => tool::run(&settings, std::io::stdin().lock(), std::io::stdout().lock()),
     }
 }

@@ -9,6 +9,7 @@ mod helm;
 mod http;
 mod node;
 mod scale;
+mod upstream;
 
 use std::process::ExitCode;
 
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         .test("container_cancel_is_no_undoing", |n| Box::pin(containers::cancel_of_a_running_tool_is_no_undoing(n)))
         .test("http_cluster_addresses_are_refused", |n| Box::pin(http::cluster_addresses_are_refused(n)))
         .test("http_runs_once_allowed", |n| Box::pin(http::runs_once_allowed(n)))
+        .test("upstream_pinned_called_and_quarantined", |n| Box::pin(upstream::pinned_called_and_quarantined(n)))
         .test("scale_workers_follow", |n| Box::pin(scale::workers_follow(n)))
         .test("scale_suspended_org_has_no_workers", |n| Box::pin(scale::suspended_org_has_no_workers(n)))
         .alone("fault_core_is_killed_three_times", |n| Box::pin(faults::core_is_killed(n)))

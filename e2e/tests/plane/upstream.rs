@@ -1,5 +1,5 @@
 //! Tools of others' MCP servers: the official Python and TypeScript servers as the command line and our client see them, and what the API server, core
-//! and the edge make of a pin.
+//! and the edge make of a pin. Calls through an edge to a server in a Pod are tested on a node.
 
 use std::{
     net::TcpListener,
