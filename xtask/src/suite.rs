@@ -37,6 +37,9 @@ pub enum Part {
     Node,
 }
 
+/// Parts that can run beside the tests on a real API server.
+const REST: [Part; 3] = [Part::Cel, Part::Unprivileged, Part::Node];
+
 /// What ran so far.
 #[derive(Default)]
 struct Suite {
@@ -58,20 +61,15 @@ pub fn run(only: &[Part], install_packages: bool) -> Result<()> {
     if wanted(Part::Unit) {
         suite.tests("unit tests", || cargo::test(&["--workspace", "--exclude", "polity-e2e"], &[]))?;
     }
-    if wanted(Part::Cel) {
-        suite.tests("published CEL cases", conformance::check)?;
+    if !wanted(Part::Plane) {
+        return suite.rest(wanted).and_then(|()| suite.end(started));
     }
-    // Both mostly wait for clusters, so they run at the same time.
-    let both = wanted(Part::Plane) && wanted(Part::Node);
-    let node = both.then(|| Beside::start("node")).transpose()?;
-    if wanted(Part::Plane) {
-        suite.tests("tests on a real API server", clusters::plane)?;
-    }
-    if wanted(Part::Unprivileged) {
-        suite.step("up and down without root", unprivileged::check)?;
-    }
-    if wanted(Part::Node) {
-        suite.tests("tests on a real node", || node.map_or_else(clusters::node, Beside::join))?;
+    // All of them mostly wait for clusters, so the others run while the longest does.
+    let others: Vec<Part> = REST.into_iter().filter(|part| wanted(*part)).collect();
+    let others = (!others.is_empty()).then(|| Beside::start(&others)).transpose()?;
+    suite.tests("tests on a real API server", clusters::plane)?;
+    if let Some(others) = others {
+        suite.tests("meanwhile", || others.join())?;
     }
     suite.end(started)
 }
@@ -85,6 +83,20 @@ pub fn chaos(seconds: u64, seed: Option<u64>) -> Result<()> {
 }
 
 impl Suite {
+    /// The parts that can run beside the tests on a real API server.
+    fn rest(&mut self, wanted: impl Fn(Part) -> bool) -> Result<()> {
+        if wanted(Part::Cel) {
+            self.tests("published CEL cases", conformance::check)?;
+        }
+        if wanted(Part::Unprivileged) {
+            self.step("up and down without root", unprivileged::check)?;
+        }
+        if wanted(Part::Node) {
+            self.tests("tests on a real node", clusters::node)?;
+        }
+        Ok(())
+    }
+
     fn lint(&mut self) -> Result<()> {
         self.step("formatting", generate::formatted)?;
         self.step("clippy", || {
