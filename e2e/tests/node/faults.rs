@@ -134,7 +134,10 @@ pub async fn edge_goes(node: &mut Node) -> Result<()> {
     for index in 0..10 {
         if index == 2 || index == 6 {
             let pods = node.get(&["pods", "--namespace", SYSTEM, "--selector=app.kubernetes.io/component=edge"])?;
-            let pod = pods["items"][0]["metadata"]["name"].as_str().context("no edge")?.to_owned();
+            // Not the one that went before and may still be on its way.
+            let stays = |pod: &&serde_json::Value| pod["metadata"]["deletionTimestamp"].is_null();
+            let pod = pods["items"].as_array().and_then(|list| list.iter().find(stays)).context("no edge")?;
+            let pod = pod["metadata"]["name"].as_str().context("its name")?.to_owned();
             node.kubectl(&["delete", "pod", &pod, "--namespace", SYSTEM, "--wait=false"])?;
         }
         let (call, refused) = insist(&bot, &call("greet", r#"{"name":"Ann"}"#)?).await?;
