@@ -150,20 +150,20 @@ impl Part {
     pub async fn ready(&mut self) -> Result<()> {
         let url = format!("http://127.0.0.1:{}/readyz", self.admin);
         let http = reqwest::Client::builder().tls_danger_accept_invalid_certs(true).timeout(Duration::from_secs(2)).build()?;
-        let start = std::time::Instant::now();
-        loop {
-            if !self.running() {
-                anyhow::bail!("{} ended:\n{}", self.name, self.log_tail());
-            }
-            match http.get(&url).send().await {
-                Ok(answer) if answer.status().is_success() => return Ok(()),
-                Ok(answer) if start.elapsed() > PATIENCE => {
-                    anyhow::bail!("{} is not ready: {}\n{}", self.name, answer.text().await.unwrap_or_default(), self.log_tail());
+        let what = format!("{} is ready", self.name);
+        let lives = wait::until(PATIENCE, &what, || {
+            let (running, ask) = (self.running(), http.get(&url));
+            async move {
+                if !running {
+                    return Ok(false);
                 }
-                Err(error) if start.elapsed() > PATIENCE => anyhow::bail!("{} does not answer: {error}\n{}", self.name, self.log_tail()),
-                _ => tokio::time::sleep(Duration::from_millis(50)).await,
+                let answer = ask.send().await.map_err(|e| e.to_string())?;
+                if answer.status().is_success() { Ok(true) } else { Err(answer.text().await.unwrap_or_default()) }
             }
-        }
+        });
+        let lives = lives.await.with_context(|| self.log_tail())?;
+        anyhow::ensure!(lives, "{} ended:\n{}", self.name, self.log_tail());
+        Ok(())
     }
 
     /// Whether it says that it is ready, now.
@@ -191,12 +191,8 @@ impl Part {
     /// # Errors
     /// It does not within the limit.
     pub async fn ended(&mut self, limit: Duration) -> Result<()> {
-        let start = std::time::Instant::now();
-        while self.running() {
-            anyhow::ensure!(start.elapsed() < limit, "{} still runs after {limit:?}", self.name);
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        Ok(())
+        let what = format!("{} has ended", self.name);
+        wait::until(limit, &what, || std::future::ready(if self.running() { Err("it still runs".to_owned()) } else { Ok(()) })).await
     }
 
     /// Kills, starts again and waits until ready.

@@ -38,13 +38,15 @@ async fn play_all(polity: &Polity, org: &str) -> Result<()> {
     let calls = ListParams::default().labels("polity.dev/kind=ToolCall");
     let mut played = BTreeSet::new();
     loop {
-        for pod in pods.list(&calls).await?.items {
-            let Some(id) = pod.name_any().strip_prefix("call-").map(str::to_owned) else { continue };
-            if played.insert(id.clone()) {
-                shim::play(polity, org, &id, 0, r#"{"receipt": "r-1"}"#).await?;
-            }
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        // Whoever waits for a call gives up earlier than this.
+        let id = until(PATIENCE * 2, "a call has a Pod", || async {
+            let list = pods.list(&calls).await.map_err(|e| e.to_string())?;
+            let mut ids = list.iter().filter_map(|pod| pod.name_any().strip_prefix("call-").map(str::to_owned));
+            ids.find(|id| !played.contains(id)).ok_or_else(|| "none is new".to_owned())
+        })
+        .await?;
+        shim::play(polity, org, &id, 0, r#"{"receipt": "r-1"}"#).await?;
+        played.insert(id);
     }
 }
 
