@@ -10,7 +10,7 @@ use k8s_openapi::api::{
     rbac::v1::RoleBinding,
 };
 use kube::{Resource, ResourceExt, api::ObjectMeta};
-use polity_api::{Agent, Org, Policy, Role, Task, Tool, names, reasons};
+use polity_api::{Agent, Approval, Org, Policy, Role, Task, Tool, ToolCall, names, reasons};
 use polity_plan::tree::{self, Broken, Link};
 use polity_policy::{NamespaceFacts, World};
 
@@ -31,6 +31,10 @@ pub struct Cluster {
     pub tools: Arc<Store<Tool>>,
     /// Tasks.
     pub tasks: Arc<Store<Task>>,
+    /// ToolCalls.
+    pub calls: Arc<Store<ToolCall>>,
+    /// Approvals.
+    pub approvals: Arc<Store<Approval>>,
     /// Every Namespace.
     pub namespaces: Arc<Store<Namespace>>,
     /// Pods that Polity made.
@@ -52,15 +56,17 @@ pub struct Cluster {
 impl Cluster {
     /// Waits until every cache has its first full list.
     pub async fn wait_ready(&self) {
-        let Self { orgs, roles, policies, agents, tools, tasks, namespaces, pods, quotas, limits, network, accounts, bindings, maps } =
-            self;
+        let Self { orgs, roles, policies, agents, tools, tasks, calls, approvals, .. } = self;
+        let Self { namespaces, pods, quotas, limits, network, accounts, bindings, maps, .. } = self;
         futures::join!(
             orgs.wait_ready(),
             roles.wait_ready(),
             policies.wait_ready(),
             agents.wait_ready(),
             tools.wait_ready(),
-            tasks.wait_ready()
+            tasks.wait_ready(),
+            calls.wait_ready(),
+            approvals.wait_ready()
         );
         futures::join!(namespaces.wait_ready(), pods.wait_ready(), quotas.wait_ready(), limits.wait_ready());
         futures::join!(network.wait_ready(), accounts.wait_ready(), bindings.wait_ready(), maps.wait_ready());

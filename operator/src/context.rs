@@ -35,7 +35,7 @@ pub trait OrgClosing: Send + Sync {
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
 /// One queue a controller.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Queues {
     /// Orgs, by name.
     pub orgs: Arc<Queue>,
@@ -49,12 +49,27 @@ pub struct Queues {
     pub policies: Arc<Queue>,
     /// Tasks.
     pub tasks: Arc<Queue>,
+    /// ToolCalls.
+    pub calls: Arc<Queue>,
+    /// Approvals.
+    pub approvals: Arc<Queue>,
 }
 
 impl Default for Queues {
     fn default() -> Self {
         let queue = || Arc::new(Queue::new(DEBOUNCE));
-        Self { orgs: queue(), roles: queue(), agents: queue(), tools: queue(), policies: queue(), tasks: queue() }
+        // A caller waits for these.
+        let prompt = || Arc::new(Queue::new(Duration::ZERO));
+        Self {
+            orgs: queue(),
+            roles: queue(),
+            agents: queue(),
+            tools: queue(),
+            policies: queue(),
+            tasks: queue(),
+            calls: prompt(),
+            approvals: prompt(),
+        }
     }
 }
 
@@ -83,6 +98,8 @@ pub struct Settings {
     pub closing: Arc<dyn OrgClosing>,
     /// Tells people what they must notice.
     pub events: Arc<Announcer>,
+    /// Queues.
+    pub queues: Queues,
     /// Present time.
     pub clock: Clock,
 }
@@ -129,7 +146,7 @@ impl Context {
     /// Context for one term of leadership.
     #[must_use]
     pub fn new(client: Client, settings: Settings) -> Arc<Self> {
-        let Settings { system_namespace, edge_url, ca, closing, events, clock } = settings;
+        let Settings { system_namespace, edge_url, ca, closing, events, queues, clock } = settings;
         Arc::new(Self {
             client,
             system_namespace,
@@ -138,7 +155,7 @@ impl Context {
             closing,
             events,
             cluster: Cluster::default(),
-            queues: Queues::default(),
+            queues,
             allocations: std::sync::Mutex::default(),
             reminded: std::sync::Mutex::default(),
             refusals: std::sync::Mutex::default(),

@@ -12,8 +12,9 @@ use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    agent,
+    agent, approval,
     context::Context,
+    dispatch,
     engine::{
         store::{Change, Store},
         watch::follow,
@@ -24,6 +25,8 @@ use crate::{
 
 /// Reconciles at a time, by controller. Orgs write most, the others a status each.
 const ORGS: usize = 16;
+/// A pass over a call may wait for the ledger or for a Pod to be made.
+const CALLS: usize = 16;
 const AGENTS: usize = 8;
 const OTHERS: usize = 4;
 /// How long reconciles in hand may take once the end was asked for.
@@ -36,7 +39,12 @@ type Wake<K> = fn(&Context, &Change<K>);
 ///
 /// # Errors
 /// None so far; the caller must treat an end before `shutdown` as a fault.
-pub async fn run_controllers(ctx: Arc<Context>, shutdown: CancellationToken) -> anyhow::Result<()> {
+pub async fn run_controllers(
+    ctx: Arc<Context>,
+    calls: Arc<dispatch::CallContext>,
+    approvals: Arc<approval::ApprovalContext>,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
     let watches = tokio::spawn(join_all(watches(&ctx, &shutdown)).map(drop));
     tokio::select! {
         () = shutdown.cancelled() => return Ok(()),
@@ -44,7 +52,12 @@ pub async fn run_controllers(ctx: Arc<Context>, shutdown: CancellationToken) -> 
     }
     tracing::info!(orgs = ctx.cluster.orgs.all().len(), "caches are filled; controllers start");
     let ca = tokio::spawn(follow_ca(ctx.clone(), shutdown.clone()));
-    let all = controllers(&ctx, &shutdown);
+    let mut all = controllers(&ctx, &shutdown);
+    let queues = &ctx.queues;
+    all.push(run("toolcall", queues.calls.clone(), CALLS, move |key| dispatch::reconcile(calls.clone(), key), shutdown.clone()).boxed());
+    all.push(
+        run("approval", queues.approvals.clone(), AGENTS, move |key| approval::reconcile(approvals.clone(), key), shutdown.clone()).boxed(),
+    );
     let ended = join_all(all.into_iter().map(tokio::spawn));
     let stop = async {
         shutdown.cancelled().await;
@@ -92,6 +105,8 @@ fn watches(ctx: &Arc<Context>, shutdown: &CancellationToken) -> Vec<BoxFuture<'s
         w.kind(&c.agents, None, None, wakes::agent),
         w.kind(&c.tools, None, None, wakes::tool),
         w.kind(&c.tasks, None, None, wakes::task),
+        w.kind(&c.calls, None, None, wakes::call),
+        w.kind(&c.approvals, None, None, wakes::approval),
         w.kind(&c.namespaces, None, None, wakes::namespace),
         w.kind(&c.pods, Some(&workers), None, wakes::child),
         w.kind(&c.quotas, Some(&ours), None, wakes::quota),

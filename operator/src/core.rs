@@ -27,9 +27,11 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     anchors::{self, Anchors},
-    approval::{self, ApprovalContext},
+    approval::ApprovalContext,
     closing::Closing,
-    config, context, controllers, definitions,
+    config,
+    context::{self, Queues},
+    controllers, definitions,
     dispatch::{self, CallContext, Gate, Runner, Settings, count::Turns},
     events::Announcer,
     internal::{self, Internal},
@@ -94,23 +96,17 @@ pub async fn run(settings: config::Core, stop: CancellationToken) -> Result<()> 
         anchors: Anchors::new(cache.clone(), ledger.clone(), leadership.epoch, &settings.restore),
         events: events.clone(),
     });
+    let queues = Queues::default();
     let runner = Arc::new(Runner::new(
         gate.clone(),
         client.clone(),
         Settings { image: settings.image.clone(), edge_url: settings.edge_base(), pods: settings.pods },
+        queues.calls.clone(),
     ));
     let internal = internal::router(Arc::new(Internal { runner: runner.clone(), clock: clock.clone() }));
     let tls = ca.certs().server_config(&ClientAuth::Required { dns_name: polity_api::names::EDGE.to_owned() })?;
     tasks.spawn(serve_tls(Listener::bind(settings.listen_internal)?, internal, tls, GRACE, stop.clone()));
 
-    let calls = CallContext {
-        client: client.clone(),
-        runner: runner.clone(),
-        snapshots: snapshots.clone(),
-        events: events.clone(),
-        clock: clock.clone(),
-    };
-    tasks.spawn(dispatch::run(Arc::new(calls), stop.clone()));
     tasks.spawn(anchors::keep(gate.clone(), cache.clone(), clock.clone(), Duration::from_secs(settings.anchor_seconds), stop.clone()));
     tasks.spawn(definitions::record(gate.clone(), cache.clone(), stop.clone()));
     let now = clock.clone();
@@ -120,9 +116,21 @@ pub async fn run(settings: config::Core, stop: CancellationToken) -> Result<()> 
         ca: bundle(&ca, &stop),
         closing: Arc::new(Closing { runner: runner.clone() }),
         events: events.clone(),
+        queues,
         clock: Arc::new(move || now.now()),
     };
-    let controllers = controllers::run_controllers(context::Context::new(client.clone(), settings), stop.clone());
+    let context = context::Context::new(client.clone(), settings);
+    let calls = CallContext {
+        client: client.clone(),
+        store: context.cluster.calls.clone(),
+        runner: runner.clone(),
+        snapshots: snapshots.clone(),
+        events: events.clone(),
+        clock: clock.clone(),
+    };
+    let approvals =
+        ApprovalContext { client: client.clone(), store: context.cluster.approvals.clone(), gate, snapshots, events, clock: clock.clone() };
+    let controllers = controllers::run_controllers(context, Arc::new(calls), Arc::new(approvals), stop.clone());
     let controllers_stop = stop.clone();
     tasks.spawn(async move {
         if let Err(error) = controllers.await {
@@ -131,8 +139,6 @@ pub async fn run(settings: config::Core, stop: CancellationToken) -> Result<()> 
         // Core without controllers is no core: whatever ended them, the process ends too.
         controllers_stop.cancel();
     });
-    let approvals = ApprovalContext { client: client.clone(), gate, snapshots: snapshots.clone(), events, clock: clock.clone() };
-    tasks.spawn(approval::run(Arc::new(approvals), stop.clone()));
     tasks.spawn(dispatch::sweep(runner.clone(), client.clone(), clock.clone(), stop.clone()));
     leads.store(true, Ordering::Release);
 

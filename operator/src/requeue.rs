@@ -20,6 +20,8 @@ pub enum Outcome {
     Waiting,
     /// Come back exactly then.
     At(Duration),
+    /// There is no such object: one that is made wakes us.
+    Gone,
 }
 
 /// How a reconcile failed.
@@ -35,10 +37,11 @@ pub enum Category {
     Transient,
 }
 
-/// When to come back after `failures` failures in a row before this one. `jitter` is a random number in 0..1.
+/// When to come back, if at all, after `failures` failures in a row before this one. `jitter` is a random number in 0..1.
 #[must_use]
-pub fn again(result: &Result<Outcome, Category>, failures: u32, jitter: f64) -> Duration {
-    match result {
+pub fn again(result: &Result<Outcome, Category>, failures: u32, jitter: f64) -> Option<Duration> {
+    Some(match result {
+        Ok(Outcome::Gone) => return None,
         // An exact time is never moved: `startAt` means that second.
         Ok(Outcome::At(delay)) => (*delay).min(RESYNC),
         Ok(Outcome::Settled) | Err(Category::Invalid) => RESYNC.mul_f64(0.9 + 0.2 * jitter),
@@ -48,7 +51,7 @@ pub fn again(result: &Result<Outcome, Category>, failures: u32, jitter: f64) -> 
             let (first, last) = BACKOFF;
             first.saturating_mul(2_u32.saturating_pow(failures.min(16))).min(last).mul_f64(0.5 + 0.5 * jitter)
         }
-    }
+    })
 }
 
 /// The row of an API error.
@@ -73,6 +76,8 @@ mod tests {
     #[test]
     fn the_table() {
         let s = Duration::from_secs;
+        assert_eq!(super::again(&Ok(Outcome::Gone), 3, 0.3), None);
+        let again = |result: &_, failures, jitter| super::again(result, failures, jitter).unwrap();
         assert_eq!(again(&Ok(Outcome::At(s(3))), 0, 0.3), s(3));
         assert_eq!(again(&Ok(Outcome::At(s(86_400))), 0, 0.3), RESYNC);
         assert!(again(&Ok(Outcome::Settled), 9, 0.0) >= s(500));

@@ -17,7 +17,7 @@ use crate::{
     apply::manager,
     compare::merge_patch,
     engine::{Key, key_of, store::Store, workers::Failure},
-    requeue::{Category, category},
+    requeue::{Category, Outcome, category},
 };
 
 /// Why a status was not written.
@@ -95,14 +95,14 @@ where
 ///
 /// # Errors
 /// The API server refused.
-pub async fn undecodable<K>(client: &kube::Client, store: &Arc<Store<K>>, key: &Key, now: Timestamp) -> Result<(), StatusError>
+pub async fn undecodable<K>(client: &kube::Client, store: &Arc<Store<K>>, key: &Key, now: Timestamp) -> Result<Outcome, StatusError>
 where
     K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug,
 {
-    let Some(broken) = store.broken(&key.0, &key.1) else { return Ok(()) };
+    let Some(broken) = store.broken(&key.0, &key.1) else { return Ok(Outcome::Gone) };
     let generation = broken.metadata.generation.unwrap_or_default();
     if store.told(key, generation) {
-        return Ok(());
+        return Ok(Outcome::Settled);
     }
     let mut list = Vec::new();
     conditions::summary(
@@ -119,5 +119,5 @@ where
         if key.0.is_empty() { Api::all_with(client.clone(), &resource) } else { Api::namespaced_with(client.clone(), &key.0, &resource) };
     let patch = json!({"metadata": {"uid": broken.metadata.uid}, "status": {"observedGeneration": generation, "conditions": list}});
     let result = api.patch_status(&key.1, &manager(), &Patch::Merge(patch)).await;
-    result.map(|_| ()).map_err(|e| StatusError::Kube(K::kind(&()).into_owned(), key.0.clone(), key.1.clone(), Box::new(e)))
+    result.map(|_| Outcome::Settled).map_err(|e| StatusError::Kube(K::kind(&()).into_owned(), key.0.clone(), key.1.clone(), Box::new(e)))
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::{Namespace, ResourceQuota};
 use kube::{Resource, ResourceExt};
-use polity_api::{Agent, Org, Policy, Role, Task, Tool};
+use polity_api::{Agent, Approval, Org, Policy, Role, Task, Tool, ToolCall, toolcall::Phase};
 
 use crate::{
     agent::claimed,
@@ -29,6 +29,10 @@ fn definition_changed<K: Resource>(change: &Change<K>) -> bool {
 pub fn org(ctx: &Context, change: &Change<Org>) {
     let name = &change.key.1;
     ctx.queues.org(name);
+    if let Some(closing) = change.new.as_ref().filter(|o| o.metadata.deletion_timestamp.is_some()) {
+        // A call that waits ends with its Org, which waits for it.
+        calls(ctx, closing.wanted_namespace(), |call| phase(call) == Some(Phase::WaitingApproval));
+    }
     let conditions = |o: &Option<std::sync::Arc<Org>>| {
         o.as_ref()
             .and_then(|o| o.status.as_ref())
@@ -217,7 +221,35 @@ pub fn policy(ctx: &Context, change: &Change<Policy>) {
     ctx.queues.policies.add(change.key.clone());
 }
 
-/// A Task: itself.
+/// A Task: itself; its calls, which end when it is canceled.
 pub fn task(ctx: &Context, change: &Change<Task>) {
     ctx.queues.tasks.add(change.key.clone());
+    if definition_changed(change) {
+        calls(ctx, &change.key.0, |call| call.spec.task_ref.as_ref().is_some_and(|t| t.name == change.key.1));
+    }
+}
+
+/// A ToolCall: itself.
+pub fn call(ctx: &Context, change: &Change<ToolCall>) {
+    ctx.queues.calls.add(change.key.clone());
+}
+
+/// An Approval: itself, and the call that it is for.
+pub fn approval(ctx: &Context, change: &Change<Approval>) {
+    ctx.queues.approvals.add(change.key.clone());
+    if let Some(approval) = change.new.as_ref().or(change.old.as_ref()) {
+        ctx.queues.calls.add((change.key.0.clone(), approval.spec.action.call.clone()));
+    }
+}
+
+/// Calls of a namespace that have not ended, as far as they are meant.
+fn calls(ctx: &Context, namespace: &str, meant: impl Fn(&ToolCall) -> bool) {
+    let open = |call: &&std::sync::Arc<ToolCall>| !phase(call).is_some_and(Phase::ended);
+    for call in ctx.cluster.calls.in_namespace(namespace).iter().filter(open).filter(|c| meant(c)) {
+        ctx.queues.calls.add(key_of(&call.metadata));
+    }
+}
+
+fn phase(call: &ToolCall) -> Option<Phase> {
+    call.status.as_ref().and_then(|s| s.phase)
 }

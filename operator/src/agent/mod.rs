@@ -73,8 +73,7 @@ struct Facts {
 pub async fn reconcile(ctx: Arc<Context>, key: Key) -> Result<Outcome, AgentError> {
     let Some(agent) = ctx.cluster.agents.get(&key.0, &key.1) else {
         refusal::forget(&ctx, &key);
-        undecodable(&ctx.client, &ctx.cluster.agents, &key, ctx.now()).await?;
-        return Ok(Outcome::Settled);
+        return Ok(undecodable(&ctx.client, &ctx.cluster.agents, &key, ctx.now()).await?);
     };
     if agent.metadata.deletion_timestamp.is_some() {
         // Its Pods and account are owned by it: the garbage collector takes them.

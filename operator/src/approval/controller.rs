@@ -2,26 +2,26 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use futures::StreamExt;
 use kube::{
     Api, Client, ResourceExt,
     api::{Patch, PatchParams},
-    runtime::{
-        Controller,
-        controller::{Action, Config},
-        watcher,
-    },
 };
 use polity_api::{Approval, ApprovalStatus, approval::ApprovalPhase, conditions, reasons};
 use polity_ledger::{Actor, Note, OrgId, Refused, Target};
-use polity_runtime::{clock::Clock, guarded::Guarded, snapshots::Snapshots};
-use tokio_util::sync::CancellationToken;
+use polity_runtime::{clock::Clock, snapshots::Snapshots};
 
 use super::evaluate::{Standing, evaluate};
-use crate::{dispatch::Gate, events::Announcer};
+use crate::{
+    dispatch::Gate,
+    engine::{Key, store::Store},
+    events::Announcer,
+    requeue::Outcome as Next,
+};
 
 /// How soon to look again when the view of the Org is not fresh.
 const SOON: Duration = Duration::from_secs(2);
+/// How soon to try again what failed.
+const AGAIN: Duration = Duration::from_secs(1);
 /// How often to look at a waiting Approval, since the holders of a Role may change.
 const SLOW: Duration = Duration::from_secs(30);
 
@@ -29,6 +29,8 @@ const SLOW: Duration = Duration::from_secs(30);
 pub struct ApprovalContext {
     /// API client.
     pub client: Client,
+    /// Approvals as watched and written.
+    pub store: Arc<Store<Approval>>,
     /// The gate in front of the ledger.
     pub gate: Arc<Gate>,
     /// Views of the Orgs.
@@ -50,55 +52,59 @@ pub enum Error {
     Ledger(#[from] Refused),
 }
 
-/// Runs the Approval controller until told to stop.
-pub async fn run(ctx: Arc<ApprovalContext>, stop: CancellationToken) {
-    let approvals: Api<Guarded<Approval>> = Api::all(ctx.client.clone());
-    Controller::new(approvals, watcher::Config::default())
-        .with_config(Config::default().concurrency(8))
-        .graceful_shutdown_on(async move { stop.cancelled().await })
-        .run(reconcile, |_, _, _| Action::requeue(Duration::from_secs(1)), ctx)
-        .for_each(|result| async move {
-            if let Err(error) = result {
-                tracing::debug!(%error, "approval pass failed");
-            }
-        })
-        .await;
+/// One pass over an Approval. A failure is tried again at a steady pace: somebody has decided and waits.
+///
+/// # Errors
+/// None.
+pub async fn reconcile(ctx: Arc<ApprovalContext>, key: Key) -> Result<Next, std::convert::Infallible> {
+    let Some(approval) = ctx.store.get(&key.0, &key.1) else {
+        let Some(broken) = ctx.store.broken(&key.0, &key.1) else { return Ok(Next::Gone) };
+        tracing::warn!(namespace = key.0, name = key.1, error = %broken.error, "a stored Approval cannot be read: it is never met");
+        return Ok(Next::Settled);
+    };
+    Ok(pass(&ctx, &approval).await.unwrap_or_else(|error| {
+        tracing::warn!(namespace = key.0, name = key.1, error = &error as &dyn std::error::Error, "an Approval could not be judged");
+        Next::At(AGAIN)
+    }))
 }
 
-async fn reconcile(guarded: Arc<Guarded<Approval>>, ctx: Arc<ApprovalContext>) -> Result<Action, Error> {
-    let Ok(approval) = &guarded.0 else {
-        tracing::warn!(name = %guarded.name_any(), "a stored Approval cannot be read: it is never met");
-        return Ok(Action::await_change());
-    };
+async fn pass(ctx: &ApprovalContext, approval: &Approval) -> Result<Next, Error> {
     ctx.events.approval(approval);
     let ended = approval.status.as_ref().and_then(|s| s.phase).is_some_and(|p| p != ApprovalPhase::Pending);
     if ended || approval.metadata.deletion_timestamp.is_some() {
-        return Ok(Action::await_change());
+        return Ok(Next::Settled);
     }
     let namespace = approval.namespace().unwrap_or_default();
-    let Some(org_name) = ctx.snapshots.by_namespace(&namespace) else { return Ok(Action::requeue(SOON)) };
-    let Ok(snapshot) = ctx.snapshots.get(&org_name) else { return Ok(Action::requeue(SOON)) };
+    let Some(org_name) = ctx.snapshots.by_namespace(&namespace) else { return Ok(Next::At(SOON)) };
+    let Ok(snapshot) = ctx.snapshots.get(&org_name) else { return Ok(Next::At(SOON)) };
     let now = ctx.clock.now();
     let standing = evaluate(&approval.spec, snapshot.as_ref(), now);
     if standing.phase != ApprovalPhase::Pending {
         ctx.gate.note(note(approval, OrgId { name: org_name, uid: snapshot.org_uid().to_owned() }, &standing)).await?;
         crate::killpoint::reached("approval-recorded");
     }
-    write(&ctx.client, approval, &standing, now).await?;
+    if let Some(written) = write(&ctx.client, approval, &standing, now).await? {
+        ctx.store.learn(written);
+    }
     let left = approval.spec.expires_at.0.duration_since(now).as_secs().clamp(0, 3_600);
     let left = Duration::from_secs(u64::try_from(left).unwrap_or_default() + 1);
-    Ok(Action::requeue(left.min(SLOW)))
+    Ok(Next::At(left.min(SLOW)))
 }
 
-/// Writes the status if it differs, fenced by resourceVersion.
-pub(super) async fn write(client: &Client, approval: &Approval, standing: &Standing, now: jiff::Timestamp) -> Result<(), kube::Error> {
+/// Writes the status if it differs, fenced by resourceVersion; answers what is stored then.
+pub(super) async fn write(
+    client: &Client,
+    approval: &Approval,
+    standing: &Standing,
+    now: jiff::Timestamp,
+) -> Result<Option<Approval>, kube::Error> {
     let status = status(approval, standing, now);
     if approval.status.as_ref() == Some(&status) {
-        return Ok(());
+        return Ok(None);
     }
     let api: Api<Approval> = Api::namespaced(client.clone(), &approval.namespace().unwrap_or_default());
     let patch = serde_json::json!({"metadata": {"resourceVersion": approval.resource_version()}, "status": status});
-    api.patch_status(&approval.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await.map(drop)
+    api.patch_status(&approval.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await.map(Some)
 }
 
 fn status(approval: &Approval, standing: &Standing, now: jiff::Timestamp) -> ApprovalStatus {

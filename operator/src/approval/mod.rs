@@ -19,7 +19,7 @@ use polity_api::{
 use polity_ledger::{KeyedDigest, Subject};
 use polity_policy::Decision;
 
-pub use controller::{ApprovalContext, run};
+pub use controller::{ApprovalContext, reconcile};
 pub use evaluate::{Standing, evaluate};
 
 /// Name of a call's Approval: the call's own name and the start of its uid, so that a re-created call gets another one.
@@ -105,7 +105,7 @@ pub async fn withdraw(client: &Client, namespace: &str, call: &ToolCall, id: &st
     }
     let standing =
         Standing { phase: ApprovalPhase::Withdrawn, requirements: Vec::new(), message: format!("the call no longer waits: {why}") };
-    controller::write(client, &approval, &standing, now).await
+    controller::write(client, &approval, &standing, now).await.map(drop)
 }
 
 /// What an Approval's condition says.

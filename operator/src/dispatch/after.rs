@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use kube::{ResourceExt, runtime::controller::Action};
+use kube::ResourceExt;
 use polity_api::{
     reasons,
     toolcall::{Phase, ResolvedOutcome},
@@ -11,18 +11,20 @@ use polity_api::{
 use polity_ledger::{Amounts, Attempt, Note, Outcome, Settle, State};
 
 use super::{
-    call::{Error, Pass, SOON, WHILE_RUNNING},
+    call::{ENDED, Pass, WHILE_RUNNING},
+    controller::{Error, SOON},
     runner::EXECUTOR,
     status,
 };
+use crate::requeue::Outcome as Next;
 
 impl Pass<'_> {
     /// Shows the outcome of the earlier call with the same idempotency key and body.
-    pub(super) async fn replay(&self, id: &str) -> Result<Action, Error> {
-        let Some(earlier) = self.ctx.runner.gate.ledger.attempt(&self.org, id).await? else { return Ok(Action::requeue(SOON)) };
+    pub(super) async fn replay(&self, id: &str) -> Result<Next, Error> {
+        let Some(earlier) = self.ctx.runner.gate.ledger.attempt(&self.org, id).await? else { return Ok(Next::At(SOON)) };
         self.ctx.runner.delete(&self.namespace, &self.id, None).await;
         if !matches!(earlier.state, State::Settled | State::Released) {
-            return Ok(Action::requeue(SOON));
+            return Ok(Next::At(SOON));
         }
         let mut status = status::ended(self.status(), &earlier, self.generation(), self.now);
         let message = format!("the same request ran before as {id}; this is its outcome");
@@ -37,18 +39,18 @@ impl Pass<'_> {
             self.now,
         );
         self.write(status).await?;
-        Ok(Action::requeue(Duration::from_secs(1)))
+        Ok(Next::At(ENDED))
     }
 
     /// A call that has begun: bring the status up to it, stop it if asked, look again.
-    pub(super) async fn begun(&self, attempt: &Attempt) -> Result<Action, Error> {
+    pub(super) async fn begun(&self, attempt: &Attempt) -> Result<Next, Error> {
         let ours = attempt.executor == EXECUTOR;
         let canceled = self.call.spec.cancel || self.task().await?.is_ok_and(|t| t.is_some_and(|t| t.cancel));
         if ours && canceled {
             if let Err(error) = self.ctx.runner.cancel(attempt).await {
                 tracing::warn!(call = %self.call.name_any(), %error, "stopping a run failed");
             }
-            return Ok(Action::requeue(Duration::from_millis(200)));
+            return Ok(Next::At(Duration::from_millis(200)));
         }
         if ours {
             if let Err(error) = self.ctx.runner.look_after(attempt, self.now).await {
@@ -60,11 +62,11 @@ impl Pass<'_> {
                 self.write(status).await?;
             }
         }
-        Ok(Action::requeue(WHILE_RUNNING))
+        Ok(Next::At(WHILE_RUNNING))
     }
 
     /// A call whose attempt has ended: the terminal status, or a person's word on an unknown outcome.
-    pub(super) async fn settled(&self, attempt: &Attempt) -> Result<Action, Error> {
+    pub(super) async fn settled(&self, attempt: &Attempt) -> Result<Next, Error> {
         if attempt.outcome == Some(Outcome::Unknown)
             && let Some(resolution) = &self.call.spec.resolution
         {
@@ -90,7 +92,7 @@ impl Pass<'_> {
                     resolution: true,
                 })
                 .await?;
-            return Ok(Action::requeue(Duration::from_millis(50)));
+            return Ok(Next::At(Duration::from_millis(50)));
         }
         let mut before = self.status();
         if attempt.executor == EXECUTOR && !before.decision.as_ref().is_some_and(status::shows_allowed) {
@@ -101,16 +103,16 @@ impl Pass<'_> {
         let waits_for_person = status.phase == Some(Phase::Unknown);
         self.write(status).await?;
         self.ctx.runner.delete(&self.namespace, &self.id, None).await;
-        Ok(if waits_for_person { Action::await_change() } else { Action::requeue(Duration::from_secs(1)) })
+        Ok(if waits_for_person { Next::Settled } else { Next::At(ENDED) })
     }
 
     /// A call that has begun by its status but not by the ledger: another ledger was here before (a lost or restored volume). It never begins
     /// again; a person says what became of it.
-    pub(super) async fn forgotten(&self) -> Result<Action, Error> {
+    pub(super) async fn forgotten(&self) -> Result<Next, Error> {
         let Some(resolution) = &self.call.spec.resolution else {
             let message = "the call has begun, but this ledger has no record of it (was its volume lost or restored?)";
             self.write(status::forgotten(self.status(), message, self.generation(), self.now)).await?;
-            return Ok(Action::await_change());
+            return Ok(Next::Settled);
         };
         let by = resolution.by.clone().unwrap_or_default();
         let facts = serde_json::json!({"outcome": resolution.outcome, "reason": resolution.reason, "by": by, "call": self.id});
@@ -136,6 +138,6 @@ impl Pass<'_> {
         let done = resolution.outcome == ResolvedOutcome::Done;
         let message = format!("resolved by {by}: {}", resolution.reason);
         self.write(status::resolved(self.status(), done, &message, self.generation(), self.now)).await?;
-        Ok(Action::requeue(Duration::from_secs(1)))
+        Ok(Next::At(ENDED))
     }
 }

@@ -1,129 +1,46 @@
-//! Reconciles one ToolCall: decide on the stored object, then deny, wait, start, or bring its end into the status.
+//! One pass over a ToolCall: decide on the stored object, then deny, wait, start, or bring its end into the status.
 //!
 //! Each pass reads the ledger first: what it says wins over the object's status, which is only its picture. An allowed call
 //! with runtime `http` is left to the edge.
 
 use std::{sync::Arc, time::Duration};
 
-use futures::StreamExt;
 use jiff::Timestamp;
 use kube::{
-    Api, Client, ResourceExt,
+    Api, ResourceExt,
     api::{Patch, PatchParams},
-    runtime::{
-        Controller,
-        controller::{Action, Config},
-        reflector::ObjectRef,
-        watcher,
-    },
 };
 use polity_api::{
-    Approval, Org, Task, ToolCall, ToolCallStatus,
+    Approval, Task, ToolCall, ToolCallStatus,
     approval::ApprovalPhase,
     reasons,
     toolcall::{Phase, PodRef},
 };
 use polity_ledger::{Begin, Idempotency, Note, OrgId, Refused, Release, State};
 use polity_policy::{Decision, Past, Request, Snapshot, TaskFacts, Verdict};
-use polity_runtime::{clock::Clock, guarded::Guarded, internal::CallFacts, snapshots::Snapshots, subject};
+use polity_runtime::{internal::CallFacts, subject};
 use serde_json::Value;
-use tokio_util::sync::CancellationToken;
 
 use super::{
-    ends::{expire, plain},
+    controller::{CallContext, Error, SOON},
+    ends::plain,
     outcome::Run,
-    runner::{EXECUTOR, Runner, StartError},
+    runner::{EXECUTOR, StartError},
     status,
 };
-use crate::{approval, events::Announcer};
+use crate::{approval, requeue::Outcome as Next};
 
-/// How soon to look again at a call that cannot go on for a passing reason.
-pub(super) const SOON: Duration = Duration::from_secs(2);
-/// How soon to look again at a call that runs; its end normally arrives earlier by itself.
+/// How soon to look again at a call that runs, for a Pod that is lost or late; its end wakes it by itself.
 pub(super) const WHILE_RUNNING: Duration = Duration::from_secs(10);
-
-/// How soon to look again at a call that waits for people.
+/// How soon to look again at a call that waits for people: its Org may close and its Policies change.
 const WHILE_WAITING: Duration = Duration::from_secs(30);
+/// How soon to look again at a call that has ended, for the time at which it is deleted.
+pub(super) const ENDED: Duration = Duration::from_secs(1);
 
 /// How long what the webhook saw may take to reach core.
 const NEWS: jiff::SignedDuration = jiff::SignedDuration::from_secs(3);
 /// How soon to look again at a call that waits for that.
 const CATCH_UP: Duration = Duration::from_millis(400);
-
-/// What reconciling a call needs.
-pub struct CallContext {
-    /// API client.
-    pub client: Client,
-    /// Runner and, in it, the gate.
-    pub runner: Arc<Runner>,
-    /// Views of the Orgs.
-    pub snapshots: Arc<Snapshots>,
-    /// Tells people what they must notice.
-    pub events: Arc<Announcer>,
-    /// Time.
-    pub clock: Arc<dyn Clock>,
-}
-
-/// Why a pass over a call failed; it is tried again.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The API server failed.
-    #[error("the API server failed")]
-    Api(#[from] kube::Error),
-    /// The ledger failed.
-    #[error("the ledger refused")]
-    Ledger(#[from] Refused),
-}
-
-/// Runs the ToolCall controller until told to stop.
-pub async fn run(ctx: Arc<CallContext>, stop: CancellationToken) {
-    let calls: Api<Guarded<ToolCall>> = Api::all(ctx.client.clone());
-    let approvals: Api<Guarded<Approval>> = Api::all(ctx.client.clone());
-    let tasks: Api<Guarded<Task>> = Api::all(ctx.client.clone());
-    let orgs: Api<Guarded<Org>> = Api::all(ctx.client.clone());
-    let controller = Controller::new(calls, watcher::Config::default());
-    let (store, waiting) = (controller.store(), controller.store());
-    controller
-        .owns(approvals, watcher::Config::default())
-        // A call that waits ends with its Org, which waits for it.
-        .watches(orgs, watcher::Config::default(), move |org| {
-            let namespace =
-                org.0.as_ref().ok().filter(|o| o.metadata.deletion_timestamp.is_some()).map(|o| o.wanted_namespace().to_owned());
-            let open = |call: &Arc<Guarded<ToolCall>>| {
-                call.0.as_ref().is_ok_and(|c| c.status.as_ref().and_then(|s| s.phase) == Some(Phase::WaitingApproval))
-            };
-            let calls = namespace.map(|namespace| waiting.state().into_iter().filter(move |c| c.namespace().as_ref() == Some(&namespace)));
-            calls.into_iter().flatten().filter(open).map(|c| ObjectRef::from_obj(c.as_ref())).collect::<Vec<_>>()
-        })
-        .watches(tasks, watcher::Config::default(), move |task| {
-            let name = task.name_any();
-            let namespace = task.namespace();
-            let of_task = |call: &Arc<Guarded<ToolCall>>| {
-                call.namespace() == namespace && call.0.as_ref().is_ok_and(|c| c.spec.task_ref.as_ref().is_some_and(|t| t.name == name))
-            };
-            store.state().iter().filter(|c| of_task(c)).map(|c| ObjectRef::from_obj(c.as_ref())).collect::<Vec<_>>()
-        })
-        .with_config(Config::default().concurrency(16))
-        .graceful_shutdown_on(async move { stop.cancelled().await })
-        .run(reconcile, on_error, ctx)
-        .for_each(|result| async move {
-            if let Err(error) = result {
-                tracing::debug!(%error, "toolcall pass failed");
-            }
-        })
-        .await;
-}
-
-// The controller's signature.
-#[allow(clippy::needless_pass_by_value)]
-fn on_error(call: Arc<Guarded<ToolCall>>, error: &Error, _: Arc<CallContext>) -> Action {
-    let soon = matches!(error, Error::Api(kube::Error::Api(e)) if e.code == 409)
-        || matches!(error, Error::Ledger(Refused::StaleSnapshot { .. } | Refused::Contended));
-    if !soon {
-        tracing::warn!(call = %call.name_any(), namespace = ?call.namespace(), error = %error, source = ?std::error::Error::source(error), "a ToolCall could not be reconciled");
-    }
-    Action::requeue(if soon { Duration::from_millis(100) } else { SOON })
-}
 
 /// One call with what a pass knows of it.
 pub(super) struct Pass<'a> {
@@ -136,34 +53,8 @@ pub(super) struct Pass<'a> {
     pub(super) now: Timestamp,
 }
 
-async fn reconcile(guarded: Arc<Guarded<ToolCall>>, ctx: Arc<CallContext>) -> Result<Action, Error> {
-    let call = match &guarded.0 {
-        Ok(call) => call,
-        Err(error) => {
-            tracing::warn!(name = %guarded.name_any(), namespace = ?guarded.namespace(), error = %error.error, "a stored ToolCall cannot be read: it never starts");
-            return Ok(Action::await_change());
-        }
-    };
-    let (Some(id), Some(namespace)) = (call.uid(), call.namespace()) else { return Ok(Action::await_change()) };
-    if call.metadata.deletion_timestamp.is_some() {
-        return Ok(Action::await_change());
-    }
-    let now = ctx.clock.now();
-    ctx.events.call(call);
-    let phase = call.status.as_ref().and_then(|s| s.phase);
-    if phase.is_some_and(Phase::ended) {
-        return expire(&ctx, call, &namespace, now).await;
-    }
-    // A namespace that is no Org's (yet), or a view that is not fresh: nothing starts, look again.
-    let Some(org_name) = ctx.snapshots.by_namespace(&namespace) else { return Ok(Action::requeue(SOON)) };
-    let Ok(snapshot) = ctx.snapshots.get(&org_name) else { return Ok(Action::requeue(SOON)) };
-    let org = OrgId { name: org_name, uid: snapshot.org_uid().to_owned() };
-    // Boxed, as in `decide` below: the futures hold whole decisions.
-    Box::pin(Pass { ctx: &ctx, call, id, namespace, org, snapshot, now }.go()).await
-}
-
 impl Pass<'_> {
-    async fn go(&self) -> Result<Action, Error> {
+    pub(super) async fn go(&self) -> Result<Next, Error> {
         let ledger = &self.ctx.runner.gate.ledger;
         let attempt = ledger.attempt(&self.org, &self.id).await?;
         match &attempt {
@@ -189,7 +80,7 @@ impl Pass<'_> {
     }
 
     /// Decides on the stored object and acts on the verdict.
-    async fn decide(&self, task: Option<TaskFacts>, held: bool) -> Result<Action, Error> {
+    async fn decide(&self, task: Option<TaskFacts>, held: bool) -> Result<Next, Error> {
         let Some(caller) = &self.call.spec.caller else {
             let message = "spec.caller is missing: the call was stored while Polity's webhook was away".to_owned();
             return self.deny(plain(reasons::CALLER_NOT_STAMPED, message, &self.snapshot), Phase::Denied, held).await;
@@ -238,7 +129,7 @@ impl Pass<'_> {
             decision = self.snapshot.decide_stored(&Request { past: Past::Known(&known), ..request });
         }
         if decision.verdict == Verdict::Deny && self.may_be_news(decision.reason) {
-            return Ok(Action::requeue(CATCH_UP));
+            return Ok(Next::At(CATCH_UP));
         }
         match decision.verdict {
             Verdict::Deny => self.deny(decision, Phase::Denied, held).await,
@@ -298,7 +189,7 @@ impl Pass<'_> {
     }
 
     /// Records the denial durably, gives a hold back, and ends the call.
-    async fn deny(&self, decision: Decision, phase: Phase, held: bool) -> Result<Action, Error> {
+    async fn deny(&self, decision: Decision, phase: Phase, held: bool) -> Result<Next, Error> {
         let gate = &self.ctx.runner.gate;
         let args = Value::Object(self.call.spec.input.clone().unwrap_or_default());
         let nobody = polity_api::caller::Caller::default();
@@ -333,11 +224,11 @@ impl Pass<'_> {
         let shown = status::shown(&decision, None, Some(record), self.now);
         let status = status::refused(self.status(), phase, shown, self.generation(), self.now);
         self.write(status).await?;
-        Ok(Action::requeue(Duration::from_secs(1)))
+        Ok(Next::At(ENDED))
     }
 
     /// Holds the reservation, makes the Approval, and says so.
-    async fn wait(&self, request: &Request<'_>, decision: Decision, approval: Option<Approval>) -> Result<Action, Error> {
+    async fn wait(&self, request: &Request<'_>, decision: Decision, approval: Option<Approval>) -> Result<Next, Error> {
         if let Some(approval) = &approval {
             let asked: Vec<&str> = approval.spec.requirements.iter().map(|r| r.rule.as_str()).collect();
             if let Some(new) = decision.requirements.iter().find(|r| !asked.contains(&r.rule.as_str())) {
@@ -345,7 +236,7 @@ impl Pass<'_> {
                 return self.deny(plain(reasons::APPROVAL_MISMATCH, message, &self.snapshot), Phase::Denied, true).await;
             }
         }
-        let Some(tool) = decision.tool.clone() else { return Ok(Action::requeue(SOON)) };
+        let Some(tool) = decision.tool.clone() else { return Ok(Next::At(SOON)) };
         let subject = self.subject(request, &decision);
         let expires = approval::expiry(approval.as_ref(), &decision, self.call, self.now);
         let held = self
@@ -385,18 +276,18 @@ impl Pass<'_> {
         crate::killpoint::reached("call-approval-made");
         let before = self.status();
         if before.phase == Some(Phase::WaitingApproval) && before.approval.as_deref() == Some(&approval.name_any()) {
-            return Ok(Action::requeue(WHILE_WAITING));
+            return Ok(Next::At(WHILE_WAITING));
         }
         let shown = status::shown(&decision, Some(held.input), Some(held.seq), self.now);
         self.write(status::waiting(self.status(), shown, &approval.name_any(), self.generation(), self.now)).await?;
         // Its Org may close and its Policies change while it waits.
-        Ok(Action::requeue(WHILE_WAITING))
+        Ok(Next::At(WHILE_WAITING))
     }
 
     /// Begins an allowed call; an `http` call is the edge's.
-    async fn start(&self, request: &Request<'_>, decision: Decision, approval: Option<Approval>, held: bool) -> Result<Action, Error> {
-        let Some(tool) = decision.tool.clone() else { return Ok(Action::requeue(SOON)) };
-        let Some(container) = &tool.spec.runtime.container else { return Ok(Action::requeue(WHILE_RUNNING)) };
+    async fn start(&self, request: &Request<'_>, decision: Decision, approval: Option<Approval>, held: bool) -> Result<Next, Error> {
+        let Some(tool) = decision.tool.clone() else { return Ok(Next::At(SOON)) };
+        let Some(container) = &tool.spec.runtime.container else { return Ok(Next::At(WHILE_RUNNING)) };
         let mut subject = self.subject(request, &decision);
         subject.verdict.approvals = approval.iter().filter_map(ResourceExt::uid).collect();
         let reserve = subject::reserve(&tool);
@@ -431,7 +322,7 @@ impl Pass<'_> {
                 let shown = status::shown(&decision, Some(begun.input), Some(begun.seq), self.now);
                 let pod = PodRef { name: pod.name_any(), uid: pod.uid().unwrap_or_default() };
                 self.write(status::running(self.status(), shown, pod, self.generation(), self.now)).await?;
-                Ok(Action::requeue(WHILE_RUNNING))
+                Ok(Next::At(WHILE_RUNNING))
             }
             Err(StartError::Refused(refused)) => self.refused(refused, decision).await,
             Err(StartError::NoPodRuntime) => {
@@ -441,14 +332,14 @@ impl Pass<'_> {
             }
             Err(StartError::PodRefused(why)) => {
                 self.write(status::held_up(self.status(), reasons::POD_REFUSED, &why, self.generation(), self.now)).await?;
-                Ok(Action::requeue(Duration::from_secs(5)))
+                Ok(Next::At(Duration::from_secs(5)))
             }
             Err(StartError::Api(error)) => Err(error.into()),
         }
     }
 
     /// What the gate's or ledger's refusal means for the call: a denial, another call's outcome, or try again.
-    async fn refused(&self, refused: Refused, decision: Decision) -> Result<Action, Error> {
+    async fn refused(&self, refused: Refused, decision: Decision) -> Result<Next, Error> {
         let reason = match &refused {
             Refused::LedgerUnavailable { .. } | Refused::StaleSnapshot { .. } | Refused::Contended | Refused::Fenced { .. } => {
                 return Err(refused.into());
@@ -492,7 +383,7 @@ impl Pass<'_> {
         }
         let api: Api<ToolCall> = Api::namespaced(self.ctx.client.clone(), &self.namespace);
         let patch = serde_json::json!({"metadata": {"resourceVersion": self.call.resource_version(), "uid": self.id}, "status": status});
-        api.patch_status(&self.call.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await?;
+        self.ctx.store.learn(api.patch_status(&self.call.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await?);
         crate::killpoint::reached("call-status-written");
         Ok(())
     }

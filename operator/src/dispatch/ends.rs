@@ -3,26 +3,27 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use kube::{Api, ResourceExt, api::DeleteParams, runtime::controller::Action};
+use kube::{Api, ResourceExt, api::DeleteParams};
 use polity_api::ToolCall;
 use polity_policy::{Decision, Snapshot, Verdict};
 
-use super::call::{CallContext, Error};
+use super::controller::{CallContext, Error};
+use crate::requeue::Outcome as Next;
 
 /// Deletes an ended call when its time is over.
-pub(super) async fn expire(ctx: &CallContext, call: &ToolCall, namespace: &str, now: Timestamp) -> Result<Action, Error> {
-    let Some(finished) = call.status.as_ref().and_then(|s| s.finished_at.as_ref()) else { return Ok(Action::await_change()) };
+pub(super) async fn expire(ctx: &CallContext, call: &ToolCall, namespace: &str, now: Timestamp) -> Result<Next, Error> {
+    let Some(finished) = call.status.as_ref().and_then(|s| s.finished_at.as_ref()) else { return Ok(Next::Settled) };
     let left = i64::from(call.spec.ttl_seconds_after_finished) - now.duration_since(finished.0).as_secs();
     if let Ok(left) = u64::try_from(left)
         && left > 0
     {
-        return Ok(Action::requeue(Duration::from_secs(left)));
+        return Ok(Next::At(Duration::from_secs(left)));
     }
     let api: Api<ToolCall> = Api::namespaced(ctx.client.clone(), namespace);
     let only = kube::api::Preconditions { uid: call.uid(), resource_version: None };
     match api.delete(&call.name_any(), &DeleteParams { preconditions: Some(only), ..DeleteParams::default() }).await {
-        Ok(_) => Ok(Action::await_change()),
-        Err(kube::Error::Api(e)) if e.code == 404 || e.code == 409 => Ok(Action::await_change()),
+        Ok(_) => Ok(Next::Settled),
+        Err(kube::Error::Api(e)) if e.code == 404 || e.code == 409 => Ok(Next::Settled),
         Err(error) => Err(error.into()),
     }
 }

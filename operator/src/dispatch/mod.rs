@@ -1,10 +1,12 @@
 //! Dispatch: decides every stored ToolCall again, and is the only part of core that lets a tool start.
 //!
-//! `gate` stands before the ledger, `runner` looks after tools' Pods, `call` reconciles one ToolCall, `sweep` ends what was lost,
+//! `gate` stands before the ledger, `runner` looks after tools' Pods, `controller` takes ToolCalls from their queue and `call`
+//! goes over one, `sweep` ends what was lost,
 //! `count` says what an action counts and decides by it, `pod`, `outcome` and `status` are pure. Nothing here connects to a tool.
 
 mod after;
 mod call;
+mod controller;
 pub mod count;
 mod ends;
 pub mod gate;
@@ -17,7 +19,7 @@ mod sweep;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
-pub use call::{CallContext, run};
+pub use controller::{CallContext, reconcile};
 pub use gate::Gate;
 pub use runner::{Runner, Settings};
 pub use sweep::sweep;

@@ -25,6 +25,7 @@ use super::{
     outcome::{self, Run},
     pod::{self, ToolPod},
 };
+use crate::engine::queue::Queue;
 
 /// Gate that keeps a tool's Pod from being scheduled before `begin`.
 const GATE: &str = "polity.dev/begin";
@@ -70,14 +71,15 @@ pub struct Runner {
     client: Client,
     settings: Settings,
     ended: broadcast::Sender<String>,
+    calls: Arc<Queue>,
     inputs: Inputs,
 }
 
 impl Runner {
-    /// A runner.
+    /// A runner. `calls` is the queue of ToolCalls, which hears of the end of their runs.
     #[must_use]
-    pub fn new(gate: Arc<Gate>, client: Client, settings: Settings) -> Self {
-        Self { gate, client, settings, ended: broadcast::channel(4096).0, inputs: Inputs::default() }
+    pub fn new(gate: Arc<Gate>, client: Client, settings: Settings, calls: Arc<Queue>) -> Self {
+        Self { gate, client, settings, ended: broadcast::channel(4096).0, calls, inputs: Inputs::default() }
     }
 
     fn pods(&self, namespace: &str) -> Api<Pod> {
@@ -201,7 +203,7 @@ impl Runner {
         let (_, run) = self.run_of(id, &result.pod).await?;
         self.gate.settle(outcome::posted(&run, &result.output)).await?;
         crate::killpoint::reached("call-settled");
-        self.announce(id);
+        self.over(&run);
         if run.call.is_none() {
             // With a ToolCall its controller does this, once the end is in the status.
             self.delete(&run.namespace, id, Some(result.pod.pod_uid.clone())).await;
@@ -226,6 +228,14 @@ impl Runner {
         let ours = found.uid().as_deref() == Some(&pod.pod_uid)
             && found.labels().get(polity_api::names::LABEL_NAME).map(String::as_str) == Some(id);
         if ours { Ok((attempt, run)) } else { Err(ShimError::OtherPod) }
+    }
+
+    /// A run has ended: tells who waits, and has the end brought into its ToolCall.
+    fn over(&self, run: &Run) {
+        self.announce(&run.id);
+        if let Some((name, _)) = &run.call {
+            self.calls.add((run.namespace.clone(), name.clone()));
+        }
     }
 
     /// Tells who waits that an attempt has ended.
@@ -292,7 +302,7 @@ impl Runner {
         if let Some(why) = end {
             let given = self.inputs.close(&run.id);
             self.gate.settle(outcome::lost(&run, pod.as_ref(), given, why)).await?;
-            self.announce(&run.id);
+            self.over(&run);
             self.delete(&run.namespace, &run.id, pod.and_then(|p| p.uid())).await;
         }
         Ok(())
@@ -308,7 +318,7 @@ impl Runner {
         let given = self.inputs.close(&run.id);
         self.delete(&run.namespace, &run.id, pod.as_ref().and_then(ResourceExt::uid)).await;
         self.gate.settle(outcome::canceled(&run, pod.as_ref(), given)).await?;
-        self.announce(&run.id);
+        self.over(&run);
         Ok(())
     }
 }

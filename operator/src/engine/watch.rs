@@ -1,13 +1,13 @@
 //! Keeps a `Store` current with one watch. Objects that cannot be decoded go in as broken ones and stop nobody else.
 
-use std::{collections::BTreeSet, fmt::Debug, sync::Arc};
+use std::{collections::BTreeSet, fmt::Debug, sync::Arc, time::Duration};
 
 use futures::{StreamExt, pin_mut};
 use kube::{
     Api, Resource,
     runtime::{WatchStreamExt, watcher},
 };
-use polity_runtime::guarded::Guarded;
+use polity_runtime::{backoff::Backoff, guarded::Guarded};
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
@@ -18,6 +18,26 @@ use super::{
 
 /// How long one watch request lives: a half-open connection is noticed after this.
 const WATCH_SECONDS: u32 = 60;
+/// Waits after failures. Each watch has its own: that one kind fails keeps no other from being seen.
+const FIRST_WAIT: Duration = Duration::from_millis(200);
+/// So soon at most an API server that is back is seen, however long it was away.
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+
+struct Pace(Backoff);
+
+impl Iterator for Pace {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        Some(self.0.wait())
+    }
+}
+
+impl kube::runtime::utils::Backoff for Pace {
+    fn reset(&mut self) {
+        self.0.reset();
+    }
+}
 
 /// Follows `api` until `shutdown`. `labels` and `fields` select; `sink` is told of every change after it is in the store.
 pub async fn follow<K>(
@@ -38,7 +58,7 @@ pub async fn follow<K>(
     if let Some(fields) = fields {
         config = config.fields(fields);
     }
-    let stream = watcher(api, config).default_backoff().take_until(shutdown.cancelled_owned());
+    let stream = watcher(api, config).backoff(Pace(Backoff::new(FIRST_WAIT, LONGEST_WAIT))).take_until(shutdown.cancelled_owned());
     pin_mut!(stream);
     let mut listed = BTreeSet::new();
     while let Some(event) = stream.next().await {

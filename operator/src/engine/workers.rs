@@ -14,6 +14,13 @@ pub trait Failure: std::error::Error + Send {
     fn category(&self) -> Category;
 }
 
+/// For a reconcile that answers its own failures.
+impl Failure for std::convert::Infallible {
+    fn category(&self) -> Category {
+        match *self {}
+    }
+}
+
 /// Runs `concurrency` workers until `shutdown`; the reconcile in hand is finished first.
 pub async fn run<E, F, Fut>(name: &'static str, queue: Arc<Queue>, concurrency: usize, reconcile: F, shutdown: CancellationToken)
 where
@@ -30,14 +37,14 @@ where
             };
             let result = AssertUnwindSafe(reconcile(key.clone())).catch_unwind().await;
             let again = settle(name, &queue, &key, result);
-            queue.done(key, Some(again));
+            queue.done(key, again);
         }
     };
     join_all((0..concurrency.max(1)).map(|_| work())).await;
 }
 
 /// Logs and counts one result; answers when to come back.
-fn settle<E: Failure + 'static>(name: &str, queue: &Queue, key: &Key, result: std::thread::Result<Result<Outcome, E>>) -> Duration {
+fn settle<E: Failure + 'static>(name: &str, queue: &Queue, key: &Key, result: std::thread::Result<Result<Outcome, E>>) -> Option<Duration> {
     let jitter = rand::random::<f64>();
     let category = match result {
         Ok(Ok(outcome)) => {

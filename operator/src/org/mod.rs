@@ -64,8 +64,7 @@ impl Failure for OrgError {
 /// A step failed; it is tried again.
 pub async fn reconcile(ctx: Arc<Context>, key: Key) -> Result<Outcome, OrgError> {
     let Some(org) = ctx.cluster.orgs.get("", &key.1) else {
-        crate::status::undecodable(&ctx.client, &ctx.cluster.orgs, &key, ctx.now()).await?;
-        return Ok(Outcome::Settled);
+        return Ok(crate::status::undecodable(&ctx.client, &ctx.cluster.orgs, &key, ctx.now()).await?);
     };
     if org.metadata.deletion_timestamp.is_some() {
         return delete::reconcile(&ctx, &org).await;

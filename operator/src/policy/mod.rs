@@ -21,8 +21,7 @@ use crate::{
 /// The status was not written; it is tried again.
 pub async fn reconcile(ctx: Arc<Context>, key: Key) -> Result<Outcome, StatusError> {
     let Some(policy) = ctx.cluster.policies.get(&key.0, &key.1) else {
-        undecodable(&ctx.client, &ctx.cluster.policies, &key, ctx.now()).await?;
-        return Ok(Outcome::Settled);
+        return undecodable(&ctx.client, &ctx.cluster.policies, &key, ctx.now()).await;
     };
     let check = ctx.cluster.org_of(&key.0).map(|org| {
         let tools = ctx.cluster.world().tools_in_reach(&org.name_any());

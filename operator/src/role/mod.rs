@@ -32,8 +32,7 @@ use crate::{
 /// The status was not written; it is tried again.
 pub async fn reconcile(ctx: Arc<Context>, key: Key) -> Result<Outcome, StatusError> {
     let Some(role) = ctx.cluster.roles.get(&key.0, &key.1) else {
-        undecodable(&ctx.client, &ctx.cluster.roles, &key, ctx.now()).await?;
-        return Ok(Outcome::Settled);
+        return undecodable(&ctx.client, &ctx.cluster.roles, &key, ctx.now()).await;
     };
     if role.metadata.deletion_timestamp.is_some() {
         return Ok(Outcome::Settled);

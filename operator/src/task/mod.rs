@@ -18,8 +18,7 @@ use crate::{
 /// The status was not written; it is tried again.
 pub async fn reconcile(ctx: Arc<Context>, key: Key) -> Result<Outcome, StatusError> {
     let Some(task) = ctx.cluster.tasks.get(&key.0, &key.1) else {
-        undecodable(&ctx.client, &ctx.cluster.tasks, &key, ctx.now()).await?;
-        return Ok(Outcome::Settled);
+        return undecodable(&ctx.client, &ctx.cluster.tasks, &key, ctx.now()).await;
     };
     let mut status = task.status.clone().unwrap_or_default();
     let generation = task.metadata.generation.unwrap_or_default();

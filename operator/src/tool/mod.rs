@@ -24,8 +24,7 @@ use crate::{
 /// The status was not written; it is tried again.
 pub async fn reconcile(ctx: Arc<Context>, key: Key) -> Result<Outcome, StatusError> {
     let Some(tool) = ctx.cluster.tools.get(&key.0, &key.1) else {
-        undecodable(&ctx.client, &ctx.cluster.tools, &key, ctx.now()).await?;
-        return Ok(Outcome::Settled);
+        return undecodable(&ctx.client, &ctx.cluster.tools, &key, ctx.now()).await;
     };
     let beside: Vec<String> = ctx.cluster.tools.in_namespace(&key.0).iter().map(|t| t.name_any()).collect();
     let status = status(&tool, ctx.cluster.org_of(&key.0).as_deref(), &beside, ctx.now());
