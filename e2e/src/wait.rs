@@ -2,7 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::Result;
+
+/// A deadline was missed.
+#[derive(Debug, thiserror::Error)]
+#[error("{what}: not within {limit:?}: {why}")]
+pub struct Late {
+    what: String,
+    limit: Duration,
+    why: String,
+}
 
 /// Asks `look` every 50 ms until it answers something, or fails after `limit`, naming `what` and the last reason.
 ///
@@ -16,7 +25,7 @@ where
     loop {
         match look().await {
             Ok(found) => return Ok(found),
-            Err(why) if start.elapsed() >= limit => bail!("{what}: not within {limit:?}: {why}"),
+            Err(why) if start.elapsed() >= limit => return Err(Late { what: what.to_owned(), limit, why }.into()),
             Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
         }
     }

@@ -128,6 +128,22 @@ pub async fn time_out_kills(node: &Node) -> Result<()> {
     .await
 }
 
+/// The kubelet itself says that it cannot get the image, and would try for ever: the call fails in time, as one that was never done.
+pub async fn image_cannot_be_got(node: &Node) -> Result<()> {
+    let name = org_name("absent");
+    let uid = organisation(node, &name).await?;
+    let absent = call("absent", "{}")?;
+    // Nobody listens there.
+    let image = "127.0.0.1:9/absent:1";
+    let missing = tool(&name, "absent", "greet", "").replace("docker.io/polity/polity:dev", image);
+    takes(node, &name, &missing, &absent).await?;
+    let failed = done(&calls(node, &name).await?, &node.cluster.admin().await?, &absent).await?;
+    let status = expect(&failed, Phase::Failed, "ToolFailed")?;
+    let said = status["conditions"].to_string();
+    ensure!(said.contains("image cannot be got") && said.contains(image) && said.contains("never started"), "{said}");
+    settled(node, &uid, &failed, "NotDone")
+}
+
 pub async fn result_too_large(node: &Node) -> Result<()> {
     let name = org_name("large");
     let uid = organisation(node, &name).await?;

@@ -36,6 +36,7 @@ fn main() -> ExitCode {
         .test("container_secret_is_masked", |n| Box::pin(containers::secret_is_masked(n)))
         .test("container_secret_of_another_is_refused", |n| Box::pin(containers::secret_of_another_is_refused(n)))
         .test("container_time_out_kills", |n| Box::pin(containers::time_out_kills(n)))
+        .test("container_image_cannot_be_got", |n| Box::pin(containers::image_cannot_be_got(n)))
         .test("container_result_too_large", |n| Box::pin(containers::result_too_large(n)))
         .test("container_run_of_another_is_closed", |n| Box::pin(containers::run_of_another_is_closed(n)))
         .test("container_cancel_is_no_undoing", |n| Box::pin(containers::cancel_of_a_running_tool_is_no_undoing(n)))
