@@ -2,6 +2,7 @@
 //! manifests, and waiting with a deadline. Asserts nothing by itself.
 
 pub mod audit;
+pub mod between;
 pub mod chaos;
 pub mod clients;
 pub mod cluster;

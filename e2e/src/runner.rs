@@ -80,6 +80,16 @@ impl<T: Send + Sync + 'static> Suite<T> {
         self
     }
 
+    /// As [`alone`](Self::alone), where this machine allows the test what it needs; elsewhere it is listed as ignored.
+    #[must_use]
+    pub fn alone_if(mut self, possible: bool, name: &str, body: Disruptive<T>) -> Self {
+        if possible {
+            return self.alone(name, body);
+        }
+        self.trials.push(Trial::test(name, || Err(Failed::from("this machine does not allow it what it needs"))).with_ignored_flag(true));
+        self
+    }
+
     /// Runs what the command line selects, then `after` on what was shared, and says how it went.
     pub fn run(self, after: impl FnOnce(&mut T) -> Result<()>) -> ExitCode {
         let mut arguments = Arguments::from_args();

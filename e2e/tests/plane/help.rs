@@ -246,6 +246,11 @@ impl Robot {
         answer(request).await
     }
 
+    /// Asks what would be decided.
+    pub async fn evaluate(&self, org: &str, body: Value) -> Result<(u16, Value)> {
+        answer(self.http.post(format!("{}/v1/orgs/{org}/evaluate", self.base)).json(&body).bearer_auth(&self.token)).await
+    }
+
     /// Sends a body as it is.
     pub async fn raw(&self, org: &str, kind: &str, body: Vec<u8>) -> Result<(u16, Value)> {
         let request = self.http.post(format!("{}/v1/orgs/{org}/calls", self.base)).header("content-type", kind).body(body);

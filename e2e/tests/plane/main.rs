@@ -9,10 +9,12 @@ mod calls;
 mod chart;
 mod counters;
 mod crash;
+mod cut;
 mod edges;
 mod events;
 mod examples;
 mod fixtures;
+mod full;
 mod gateway;
 mod guards;
 mod help;
@@ -30,6 +32,7 @@ mod stored;
 mod tenancy;
 mod tokens;
 mod upstream;
+mod versions;
 mod writes;
 
 use std::process::ExitCode;
@@ -148,6 +151,11 @@ fn main() -> ExitCode {
         .alone("restarts_edge_under_load", |p| Box::pin(restarts::edge_under_load(p)))
         .alone("restarts_api_server_frozen", |p| Box::pin(restarts::api_server_frozen(p)))
         .alone("restarts_api_server_killed", |p| Box::pin(restarts::api_server_restarted(p)))
+        .test("faults_a_policy_changes_under_load", |p| Box::pin(versions::a_policy_changes_under_load(p)))
+        .test("faults_a_thousand_policies", |p| Box::pin(versions::a_thousand_policies(p)))
+        .test("tokens_revoked_while_in_use", |p| Box::pin(tokens::revoked_while_in_use(p)))
+        .alone("faults_watches_are_cut_silently", |p| Box::pin(cut::watches_are_cut_silently(p)))
+        .alone_if(full::possible(), "faults_the_ledgers_disk_is_full", |p| Box::pin(full::the_ledgers_disk_is_full(p)))
         .alone("restarts_certificate_expired", |p| Box::pin(restarts::certificate_expired(p)))
         .alone("restarts_another_ledger", |p| Box::pin(restarts::another_ledger(p)))
         .alone("restarts_restored_ledger", |p| Box::pin(restarts::restored_ledger(p)))

@@ -1,11 +1,13 @@
 //! Tokens that are right but for one thing: expired, not yet valid, for another audience, or signed by somebody else. They are made by
 //! hand from a good one, with the key that this cluster's API server signs with.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
-use polity_e2e::{org_name, parts::Polity, until};
+use k8s_openapi::api::core::v1::Pod;
+use kube::{Api, ResourceExt, api::DeleteParams};
+use polity_e2e::{org_name, parts::Polity, shim, until};
 use rcgen::{KeyPair, SigningKey};
 use serde_json::{Value, json};
 
@@ -57,6 +59,41 @@ pub async fn wrong_in_one_thing(polity: &Polity) -> Result<()> {
         if code == 401 { Ok(()) } else { Err(format!("{code} {answer}")) }
     })
     .await
+}
+
+/// A token that is revoked while its agent works: what it had begun is not undone, and as soon as nobody may remember it any more it does nothing again,
+/// at no door. The agent's next worker has one of its own.
+pub async fn revoked_while_in_use(polity: &Polity) -> Result<()> {
+    let admin = polity.cluster.admin().await?;
+    let org = org_name("revoked");
+    fixtures::organisation(&admin, &org).await?;
+    let robot = help::robot(polity, &org).await?;
+    let pay = json!({"tool": "pay", "input": {"amount": 20, "to": "ann"}, "waitSeconds": 0});
+    let (code, begun) = robot.call(&org, pay.clone()).await?;
+    ensure!(code == 202, "{code} {begun}");
+    // A token bound to a Pod is good only while there is that very Pod.
+    let pods: Api<Pod> = Api::namespaced(admin.clone(), &org);
+    pods.delete(&robot.pod.name_any(), &DeleteParams::default().grace_period(0)).await?;
+    until(SOON, "the token is refused", || async {
+        let (code, answer) =
+            robot.evaluate(&org, json!({"tool": "pay", "input": {"amount": 20, "to": "ann"}})).await.map_err(|e| e.to_string())?;
+        if code == 401 && answer["reason"] == "Unauthenticated" { Ok(()) } else { Err(format!("{code} {answer}")) }
+    })
+    .await?;
+    let id = begun["id"].as_str().context("id")?;
+    for (door, (code, answer)) in [
+        ("calls", robot.call(&org, pay.clone()).await?),
+        ("a call of its own", robot.read(&org, id, Duration::ZERO).await?),
+        ("cancel", robot.cancel(&org, id).await?),
+    ] {
+        ensure!(code == 401 && answer["reason"] == "Unauthenticated", "{door}: {code} {answer}");
+    }
+    shim::play(polity, &org, id, 0, r#"{"receipt": "r-1"}"#).await?;
+    let next = help::robot(polity, &org).await?;
+    ensure!(next.pod.uid() != robot.pod.uid(), "the same worker");
+    let (code, answer) = next.read(&org, id, SOON).await?;
+    ensure!(code == 200 && answer["phase"] == "Succeeded", "{code} {answer}");
+    Ok(())
 }
 
 pub fn key_file(polity: &Polity) -> Result<std::path::PathBuf> {
