@@ -313,11 +313,11 @@ fn compile(rule: &PolicyRule, counters: &Ty) -> Result<CompiledRule, Vec<Problem
     Ok(CompiledRule { program, patches, parsed, quarantined: AtomicBool::new(false) })
 }
 
-/// Compiled Policies and Tools by digest of their spec. What no snapshot holds any more is dropped at the next build that adds something.
+/// Compiled Policies and Tools by digest of their spec. What no snapshot holds any more is dropped once there is as much of it as is in use.
 #[derive(Default)]
 pub struct CompileCache {
-    policies: Mutex<HashMap<String, Arc<CompiledPolicy>>>,
-    tools: Mutex<HashMap<String, Arc<CompiledTool>>>,
+    policies: Mutex<Kept<CompiledPolicy>>,
+    tools: Mutex<Kept<CompiledTool>>,
     /// Uid of an object → its resourceVersion and the digest of its spec then.
     digests: Mutex<HashMap<String, (String, String)>>,
 }
@@ -356,16 +356,33 @@ impl CompileCache {
     }
 }
 
+/// What was compiled, by key.
+struct Kept<T> {
+    all: HashMap<String, Arc<T>>,
+    /// With so many, what nobody uses is dropped: twice what was in use the last time, so that looking costs each addition the same, however many there are.
+    sweep_at: usize,
+}
+
+impl<T> Default for Kept<T> {
+    fn default() -> Self {
+        Self { all: HashMap::new(), sweep_at: FEWEST_SWEPT }
+    }
+}
+
+/// Fewer are never looked through.
+const FEWEST_SWEPT: usize = 64;
+
 /// Compiles outside of the lock: two at once may do the same work, and the first one stays.
-fn get<T>(map: &Mutex<HashMap<String, Arc<T>>>, key: &str, make: impl FnOnce() -> T) -> Arc<T> {
-    if let Some(have) = map.lock().unwrap_or_else(PoisonError::into_inner).get(key) {
+fn get<T>(kept: &Mutex<Kept<T>>, key: &str, make: impl FnOnce() -> T) -> Arc<T> {
+    if let Some(have) = kept.lock().unwrap_or_else(PoisonError::into_inner).all.get(key) {
         return Arc::clone(have);
     }
     let made = Arc::new(make());
-    let mut map = map.lock().unwrap_or_else(PoisonError::into_inner);
-    // more than twice what is in use: a Policy that is edited for days must not fill the memory
-    if map.len() >= 64 && map.len() >= 2 * map.values().filter(|v| Arc::strong_count(v) > 1).count() {
-        map.retain(|_, v| Arc::strong_count(v) > 1);
+    let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+    // a Policy that is edited for days must not fill the memory
+    if kept.all.len() >= kept.sweep_at {
+        kept.all.retain(|_, v| Arc::strong_count(v) > 1);
+        kept.sweep_at = FEWEST_SWEPT.max(2 * kept.all.len());
     }
-    Arc::clone(map.entry(key.to_owned()).or_insert(made))
+    Arc::clone(kept.all.entry(key.to_owned()).or_insert(made))
 }

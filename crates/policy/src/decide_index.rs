@@ -64,3 +64,53 @@ fn rules_with_the_same_expression_each_say_so() {
     // the same text about other roles
     assert_eq!(twice("'accountant' in roles").rules, ["acme/p/r"]);
 }
+
+/// Ten thousand in one Org, for a hundred tools: ten are about each amount, and that amount alone is denied, by those ten alone.
+#[test]
+fn ten_thousand_policies_decide_what_each_is_about() {
+    const MANY: usize = 10_000;
+    const AMOUNTS: usize = 1_000;
+    const TOOLS: usize = 100;
+    let mut objects = vec![
+        object("Org", "", "acme", json!({})),
+        object("Agent", "acme", "alice", json!({"type": "Human", "usernames": ["alice@acme"]})),
+        object("Role", "acme", "payer", json!({"grants": [{"tools": ["pay-*"]}], "assignment": {"agents": ["alice"]}})),
+    ];
+    objects.extend((0..TOOLS).map(|n| tool("acme", &format!("pay-{n}"), json!({}))));
+    objects.extend((0..MANY).map(|n| {
+        let matched = json!({"match": {"tools": [format!("pay-{}", n % TOOLS)]}});
+        policy("acme", &format!("p{n}"), &format!("args.amount != {}", n % AMOUNTS), matched)
+    }));
+    let snapshot = Snapshot::build(&World::from_objects(objects), "acme");
+    let caller = Caller { username: "alice@acme".to_owned(), ..Caller::default() };
+    let decide = |tool: usize, amount: usize| {
+        let (tool, args) = (format!("pay-{}", tool % TOOLS), json!({"amount": amount}));
+        let request = Request {
+            verb: "tool.call",
+            tool: &tool,
+            tool_org: None,
+            args: &args,
+            caller: &caller,
+            task: None,
+            job_space: None,
+            context: None,
+            id: "",
+            approved: &[],
+            now: Timestamp::UNIX_EPOCH,
+            past: crate::Past::Unknown,
+        };
+        snapshot.decide(&request)
+    };
+    for n in (0..AMOUNTS).step_by(97) {
+        let own = decide(n, n);
+        let mut about: Vec<String> = (n..MANY).step_by(AMOUNTS).map(|p| format!("acme/p{p}/r")).collect();
+        about.sort();
+        let mut rules = own.rules;
+        rules.sort();
+        assert_eq!((own.verdict, own.reason, rules), (Verdict::Deny, reasons::POLICY_DENIED, about));
+        // The same amount is nothing to another tool, and another amount nothing to anybody.
+        for other in [decide(n + 1, n), decide(n, AMOUNTS + n)] {
+            assert_eq!((other.verdict, other.rules.len()), (Verdict::Allow, 0), "{}", other.message);
+        }
+    }
+}

@@ -4,6 +4,7 @@
 #![allow(clippy::needless_pass_by_value)]
 
 mod chain;
+mod clocks;
 mod common;
 mod counted;
 mod crash;
