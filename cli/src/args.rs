@@ -46,7 +46,8 @@ pub enum Command {
     Call(CallArgs),
     /// Ask whether a call would be allowed, without making it: on the cluster in your own name, or offline from files.
     CanI(CanIArgs),
-    /// Explain from files why a call would be decided as it would: every rule that was tried, the part that fails, what would pass.
+    /// Explain why a call would be decided as it would, from the cluster's definitions or from files: every rule that was tried, the part that fails, what
+    /// would pass.
     Explain(ExplainArgs),
     /// Show the Org tree with namespaces, quota and workers.
     Tree(TreeArgs),
@@ -225,21 +226,27 @@ pub struct CanIArgs {
     pub output: Output,
 }
 
-/// What rules are told of calls before, offline.
+/// What rules are told of calls before, where the ledger is not asked.
 #[derive(Debug, Args)]
 pub struct PastArgs {
-    /// Offline: what a counter stands at before the call. Rules that read one that is not given deny with `CountersUnknown`.
-    #[arg(long = "counter", value_name = "NAMESPACE/POLICY/COUNTER=VALUE", requires = "manifests")]
+    /// What a counter stands at before the call. Rules that read one that is not given deny with `CountersUnknown`.
+    #[arg(long = "counter", value_name = "NAMESPACE/POLICY/COUNTER=VALUE")]
     pub counter: Vec<String>,
-    /// Offline: how many calls the Task has made before.
-    #[arg(long, value_name = "N", requires = "manifests")]
+    /// How many calls the Task has made before.
+    #[arg(long, value_name = "N")]
     pub history_calls: Option<i64>,
-    /// Offline: a label that results of the Task's calls carried. Repeat it for several.
-    #[arg(long, value_name = "LABEL", requires = "manifests")]
+    /// A label that results of the Task's calls carried. Repeat it for several.
+    #[arg(long, value_name = "LABEL")]
     pub history_label: Vec<String>,
 }
 
 impl PastArgs {
+    /// Whether anything is said of calls before.
+    #[must_use]
+    pub fn said(&self) -> bool {
+        !self.counter.is_empty() || self.history().is_some()
+    }
+
     /// Counters by name.
     ///
     /// # Errors
@@ -280,12 +287,12 @@ pub struct ExplainArgs {
     /// Job space that the call would be for.
     #[arg(long)]
     pub job_space: Option<String>,
-    /// Manifest files and directories.
-    #[arg(short = 'f', long = "filename", required = true, num_args = 1..)]
+    /// Manifest files and directories: decide from these alone, without a cluster.
+    #[arg(short = 'f', long = "filename", num_args = 1.., requires = "org")]
     pub manifests: Vec<PathBuf>,
-    /// Org that the call would be made in.
+    /// Org that the call would be made in; on a cluster the default is that of the namespace.
     #[arg(long)]
-    pub org: String,
+    pub org: Option<String>,
     /// Agent that would call.
     #[arg(long, conflicts_with = "caller", required_unless_present = "caller")]
     pub agent: Option<String>,

@@ -38,6 +38,9 @@ struct Answer {
 
 /// Asks the cluster.
 pub async fn online(cluster: &Cluster, args: &CanIArgs, out: &mut dyn Write) -> Result<Verdict> {
+    if args.past.said() {
+        bail!("--counter and --history-... are for files (-f): the cluster knows what was before");
+    }
     let spec = ToolCallSpec {
         tool: ToolRef { name: args.tool.clone(), org: args.tool_org.clone() },
         input: Some(input(&args.input)?),

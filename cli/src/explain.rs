@@ -1,26 +1,36 @@
-//! `explain`: why a call would be decided as it would, from manifests. Shows every Policy that binds with what became of each rule. It shows names, types and
+//! `explain`: why a call would be decided as it would, from manifests or from the definitions on a cluster. Shows every Policy that binds with what became of each rule. It shows names, types and
 //! the rules' own constants, never a value of the input.
 
 use std::io::Write;
 
-use anyhow::{Result, anyhow};
-use polity_policy::{Decision, Explanation, Fixture, Trial, TrialResult, Verdict as Decided, prepare, snapshots};
+use anyhow::{Context, Result, anyhow};
+use polity_policy::{Decision, Explanation, Fixture, Trial, TrialResult, Verdict as Decided, World, prepare, snapshots};
 use serde_json::{Value, json};
 
 use crate::{
     Verdict,
     args::{ExplainArgs, Output},
     can_i::organisation,
-    cluster::call::input,
+    cluster::{Cluster, call::input, world},
     table,
 };
 
 /// Decides from manifests, and says why.
-pub fn run(args: &ExplainArgs, out: &mut dyn Write) -> Result<Verdict> {
-    let world = organisation(&args.manifests, &args.org)?;
+pub fn offline(args: &ExplainArgs, out: &mut dyn Write) -> Result<Verdict> {
+    let org = args.org.as_deref().context("say which Org of the manifests: --org NAME")?;
+    decide(&organisation(&args.manifests, org)?, org, args, out)
+}
+
+/// Decides from what is on the cluster, and says why.
+pub async fn online(cluster: &Cluster, args: &ExplainArgs, out: &mut dyn Write) -> Result<Verdict> {
+    let (org, world) = world::of_org(cluster, args.org.as_deref()).await?;
+    decide(&world, &org, args, out)
+}
+
+fn decide(world: &World, org: &str, args: &ExplainArgs, out: &mut dyn Write) -> Result<Verdict> {
     let fixtures = [Fixture {
         name: "explain".to_owned(),
-        org: args.org.clone(),
+        org: org.to_owned(),
         agent: args.agent.clone(),
         caller: args.caller.clone(),
         tool: args.tool.clone(),
@@ -32,7 +42,7 @@ pub fn run(args: &ExplainArgs, out: &mut dyn Write) -> Result<Verdict> {
         ..Fixture::default()
     }];
     let [fixture] = &fixtures;
-    let snapshots = snapshots(&world, &fixtures);
+    let snapshots = snapshots(world, &fixtures);
     let Explanation { decision, tried } = prepare(&snapshots, fixture).map_err(|problem| anyhow!(problem))?.explain();
     match args.output {
         Output::Json => writeln!(out, "{}", all(&decision, &tried))?,

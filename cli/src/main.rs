@@ -52,7 +52,8 @@ fn run(line: Line) -> anyhow::Result<Verdict> {
         Command::Call(command) => cluster::run(&line.cluster, |c| async move { cluster::call::run(&c, &command, out).await }),
         Command::CanI(command) if !command.manifests.is_empty() => can_i::offline(&command, out),
         Command::CanI(command) => cluster::run(&line.cluster, |c| async move { can_i::online(&c, &command, out).await }),
-        Command::Explain(command) => explain::run(&command, out),
+        Command::Explain(command) if !command.manifests.is_empty() => explain::offline(&command, out),
+        Command::Explain(command) => cluster::run(&line.cluster, |c| async move { explain::online(&c, &command, out).await }),
         Command::Tool(ToolCommand::Pin(command)) => tool::pin(&line.cluster, &command, out),
         Command::Tree(command) => cluster::run(&line.cluster, |c| async move { cluster::tree::run(&c, &command, out).await }),
     }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, path::Path};
 
 use anyhow::{Context, Result, ensure};
-use polity_ledger::{Record, open_read_only, verify};
+use polity_ledger::{Filter, Line, MAX_PAGE, OrgId, ReadOnly, Record, Unreadable, open_read_only, verify};
 
 /// Records of an Org, by its uid.
 ///
@@ -15,6 +15,19 @@ pub fn records(data: &Path, org_uid: &str) -> Result<Vec<Record>> {
     ledger.records(&org).map(|r| r.map_err(anyhow::Error::from)).collect()
 }
 
+/// Every line of a chain with its signed roots, which tell of what retention has dropped.
+fn whole(ledger: &ReadOnly, org: &OrgId) -> Result<Vec<Result<Line, Unreadable>>> {
+    let (mut lines, mut after) = (Vec::new(), 0);
+    loop {
+        let page = ledger.page(org, after, MAX_PAGE, &Filter::default(), true)?;
+        lines.extend(page.lines.iter().map(|line| Line::read(line)));
+        if page.next <= after || page.next >= page.head {
+            return Ok(lines);
+        }
+        after = page.next;
+    }
+}
+
 /// Checks every chain of the ledger, and that every settlement of a run has its `begin` before it, once.
 ///
 /// # Errors
@@ -23,7 +36,7 @@ pub fn check(data: &Path) -> Result<usize> {
     let ledger = open_read_only(data).map_err(|e| anyhow::anyhow!("{e}"))?;
     let mut count = 0;
     for org in ledger.orgs()? {
-        verify(ledger.records(&org)).map_err(|e| anyhow::anyhow!("chain of {}: {e}", org.name))?;
+        verify(whole(&ledger, &org)?).map_err(|e| anyhow::anyhow!("chain of {}: {e}", org.name))?;
         let mut begun: BTreeSet<String> = BTreeSet::new();
         for record in ledger.records(&org) {
             let record = record?;

@@ -13,7 +13,7 @@ use polity_api::{
     toolcall::{CallResult, Decision as Shown, Phase},
 };
 use polity_ledger::{Attempt, State as LedgerState};
-use polity_runtime::CancellationToken;
+use polity_runtime::{CancellationToken, internal::CancelRequest};
 use tokio::sync::oneshot;
 
 use crate::{
@@ -26,12 +26,15 @@ use crate::{
     problem::Problem,
     state::Gateway,
     trace,
+    under_way::Leash,
 };
 
 type Shared = State<Arc<Gateway>>;
 
 /// Longest wait in one question to core.
 const CORE_WAIT: Duration = Duration::from_secs(30);
+/// How long a call that is to be stopped is waited for.
+const STOPPING: Duration = Duration::from_secs(10);
 
 impl Gateway {
     /// Who asks.
@@ -58,7 +61,8 @@ pub async fn create(
     let id = id::new(view.org_uid(), &caller.username, rand::random());
     let ask = Ask::new(&org, caller.as_ref().clone(), spec, id, trace::of(&headers, rand::random()));
     let patience = Patience { run: wait, people: wait };
-    Ok(gateway.call(Door::Calls, ask, patience, CancellationToken::new()).await?.into_response())
+    let leash = gateway.under_way.leash(vec![ask.id.clone()]);
+    Ok(gateway.call(Door::Calls, ask, patience, leash).await?.into_response())
 }
 
 /// How long a caller waits.
@@ -78,18 +82,12 @@ fn joined(done: Result<Result<Answer, Problem>, tokio::task::JoinError>) -> Resu
 }
 
 impl Gateway {
-    /// A call through whichever door: decided, begun, run, settled. What has begun is brought to its end even if the caller hangs up; only `cancel` keeps
-    /// what has not begun from it, and stops what runs here.
-    pub(crate) async fn call(
-        self: &Arc<Self>,
-        door: Door,
-        ask: Ask,
-        patience: Patience,
-        cancel: CancellationToken,
-    ) -> Result<Answer, Problem> {
+    /// A call through whichever door: decided, begun, run, settled. What has begun is brought to its end even if the caller hangs up; only a wish to
+    /// cancel, by the leash, keeps what has not begun from it, and stops what runs.
+    pub(crate) async fn call(self: &Arc<Self>, door: Door, ask: Ask, patience: Patience, leash: Leash) -> Result<Answer, Problem> {
         let (begun, has_begun) = oneshot::channel();
         let id = ask.id.clone();
-        let mut work = self.work.spawn(self.clone().carry_out(ask, patience, cancel, begun));
+        let mut work = self.work.spawn(self.clone().carry_out(ask, patience, leash, begun));
         let answer = tokio::select! {
             done = &mut work => joined(done),
             Ok(decision) = has_begun => match tokio::time::timeout(patience.run, &mut work).await {
@@ -106,10 +104,11 @@ impl Gateway {
         self: Arc<Self>,
         ask: Ask,
         patience: Patience,
-        cancel: CancellationToken,
+        leash: Leash,
         begun: oneshot::Sender<Shown>,
     ) -> Result<Answer, Problem> {
         let wait = patience.run;
+        let cancel = leash.token().clone();
         let step = match self.decide_and_begin(&ask, &Basis { cancel: cancel.clone(), ..Basis::of(&ask) }).await {
             Ok(step) => step,
             Err(problem) => {
@@ -125,7 +124,10 @@ impl Gateway {
         match step {
             Step::Denied(decided) | Step::Refused(decided) => Err(self.refuse(&decided).await),
             Step::Ask(_) if cancel.is_cancelled() => Err(canceled()),
-            Step::Ask(decided) => self.wait_for_people(&ask, &decided, patience).await,
+            Step::Ask(decided) => {
+                let answer = self.wait_for_people(&ask, &decided, patience).await?;
+                if cancel.is_cancelled() && !answer.settled() { self.withdraw(&ask, answer).await } else { Ok(answer) }
+            }
             Step::Replay(id) => self.replayed(&ask, &id, wait).await,
             Step::Elsewhere | Step::NotOurs => {
                 Err(Problem::new(StatusCode::CONFLICT, reasons::ALREADY_EXECUTED, "this call has begun already"))
@@ -138,7 +140,14 @@ impl Gateway {
             }
             Step::Started(started) => {
                 let shown = self.shown(&started);
-                let attempt = self.wait_for_end(&started.decided.subject.org.uid, &ask.id, wait).await?;
+                let org_uid = &started.decided.subject.org.uid;
+                let attempt = tokio::select! {
+                    attempt = self.wait_for_end(org_uid, &ask.id, wait) => attempt?,
+                    () = cancel.cancelled() => {
+                        self.core.cancel(&CancelRequest { org: org_uid.clone(), key: ask.id.clone() }).await?;
+                        self.wait_for_end(org_uid, &ask.id, STOPPING).await?
+                    }
+                };
                 let answer = attempt.map_or_else(|| Answer::new(&ask.id, Phase::Running), |a| Answer::of_attempt(&a));
                 Ok(answer.rewritten(&started.decided.decision).decided(Some(shown)))
             }
@@ -161,6 +170,7 @@ impl Gateway {
         let phase = match (ran.outcome, ran.reason) {
             (polity_ledger::Outcome::Unknown, _) => Phase::Unknown,
             (polity_ledger::Outcome::Done, "") => Phase::Succeeded,
+            (polity_ledger::Outcome::NotDone, reasons::CANCELED) => Phase::Canceled,
             _ => Phase::Failed,
         };
         let result = CallResult {
@@ -184,6 +194,15 @@ impl Gateway {
             return Err(Problem::new(StatusCode::FORBIDDEN, reason, answer.message).hint(hint));
         }
         Ok(answer)
+    }
+
+    /// A call that was canceled while it became an object: it is not waited for any more.
+    async fn withdraw(&self, ask: &Ask, answer: Answer) -> Result<Answer, Problem> {
+        let view = self.view(&ask.org)?;
+        let Some(call) = self.own_call(view.namespace(), answer.call.as_deref().unwrap_or_default(), &ask.caller).await? else {
+            return Ok(answer);
+        };
+        self.cancel_call(&call).await
     }
 
     /// The outcome of the same request, made before.
@@ -245,6 +264,11 @@ pub async fn cancel(
     let view = gateway.view(&org)?;
     if id::belongs(&id, view.org_uid(), &caller.username) {
         let attempt = gateway.core.attempt(view.org_uid(), &id, Duration::ZERO).await?.ok_or_else(|| unknown(&id))?;
+        if Answer::of_attempt(&attempt).settled() {
+            return Ok(Answer::of_attempt(&attempt));
+        }
+        gateway.cancel_under_way(view.org_uid(), id.clone()).await?;
+        let attempt = gateway.wait_for_end(view.org_uid(), &id, STOPPING).await?.ok_or_else(|| unknown(&id))?;
         let answer = Answer::of_attempt(&attempt);
         return if answer.settled() { Ok(answer) } else { Err(not_cancelable()) };
     }
@@ -262,9 +286,9 @@ fn not_cancelable() -> Problem {
     Problem::new(
         StatusCode::CONFLICT,
         reasons::NOT_CANCELABLE,
-        "the call runs and has no object to cancel it by; it ends within the Tool's time-out",
+        "whoever runs the call has not stopped it; it ends within the Tool's time-out",
     )
-    .hint("create a ToolCall where calls must be cancelable")
+    .hint("ask again; a replica that has died is not asked any more")
 }
 
 fn unknown(id: &str) -> Problem {

@@ -8,7 +8,10 @@ use polity_ledger::{Attempt, Begin, Begun, Note, Page, Refused, Release, Settle,
 use polity_policy::Known;
 use polity_runtime::{
     core_client::CoreClient,
-    internal::{CountedBegin, PastRequest, RecordsRequest, RunError, RunRequest, ShimInput, ShimPod, ShimResult, ToolDrifted},
+    internal::{
+        CancelRequest, Cancels, CancelsRequest, CountedBegin, PastRequest, RecordsRequest, RunError, RunRequest, ShimInput, ShimPod,
+        ShimResult, ToolDrifted,
+    },
 };
 
 /// What the edge asks of core. Each answer is committed; whatever is not an answer is `LedgerUnavailable`.
@@ -29,6 +32,10 @@ pub trait Core: Send + Sync {
     fn run<'a>(&'a self, run: &'a RunRequest) -> BoxFuture<'a, Result<Begun, Refused>>;
     /// Tell of a Tool whose server lists another definition than the one pinned.
     fn drifted<'a>(&'a self, told: &'a ToolDrifted) -> BoxFuture<'a, Result<(), Refused>>;
+    /// Hand a wish to cancel on: core stops what it runs itself, and tells the other edges.
+    fn cancel<'a>(&'a self, wish: &'a CancelRequest) -> BoxFuture<'a, Result<(), Refused>>;
+    /// Wishes to cancel that other edges were told; waits for one.
+    fn cancels<'a>(&'a self, request: &'a CancelsRequest) -> BoxFuture<'a, Result<Cancels, Refused>>;
     /// An action as the ledger has it; waits for its end up to `wait`.
     fn attempt<'a>(&'a self, org_uid: &'a str, id: &'a str, wait: Duration) -> BoxFuture<'a, Result<Option<Attempt>, Refused>>;
     /// A page of an Org's chain, for somebody who may see it.
@@ -63,6 +70,12 @@ impl Core for CoreClient {
     }
     fn drifted<'a>(&'a self, told: &'a ToolDrifted) -> BoxFuture<'a, Result<(), Refused>> {
         Box::pin(self.drifted(told))
+    }
+    fn cancel<'a>(&'a self, wish: &'a CancelRequest) -> BoxFuture<'a, Result<(), Refused>> {
+        Box::pin(self.cancel(wish))
+    }
+    fn cancels<'a>(&'a self, request: &'a CancelsRequest) -> BoxFuture<'a, Result<Cancels, Refused>> {
+        Box::pin(self.cancels(request))
     }
     fn attempt<'a>(&'a self, org_uid: &'a str, id: &'a str, wait: Duration) -> BoxFuture<'a, Result<Option<Attempt>, Refused>> {
         Box::pin(self.attempt(org_uid, id, wait))

@@ -28,6 +28,7 @@ mod records;
 mod shim;
 mod state;
 mod trace;
+mod under_way;
 
 use std::sync::Arc;
 
@@ -43,6 +44,7 @@ pub use id::belongs as is_call_id;
 pub use metrics::Metrics;
 pub use problem::Problem;
 pub use state::{Gateway, Replica, Settings};
+pub use under_way::hear_cancels;
 
 /// Routes of the server. Serve it over TLS with Polity's certificate.
 pub fn router(gateway: Arc<Gateway>) -> Router {

@@ -42,7 +42,7 @@ pub fn document() -> Value {
                 "parameters": [path("org", "Name of the Org."), path("id", "Id of a call of your own, or name of its ToolCall.")],
                 "post": {
                     "operationId": "cancelCall",
-                    "summary": "Cancel a call that has a ToolCall: one that has not begun never will, one that runs is stopped.",
+                    "summary": "Cancel a call: one that has not begun never will, one that runs is stopped, whichever replica runs it.",
                     "responses": responses(&["400", "401", "403", "404", "409", "503"], &[
                         ("200", "The call has ended.", "Call"),
                         ("202", "The call will be canceled.", "Call"),

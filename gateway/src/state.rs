@@ -16,6 +16,7 @@ use crate::{
     http_tool::HttpTools,
     mcp_tool::McpTools,
     metrics::Metrics,
+    under_way::UnderWay,
 };
 
 /// Calls that one replica handles at once; more are told to come again.
@@ -80,6 +81,7 @@ pub struct Gateway {
     /// Ends what would not end by itself.
     pub(crate) stop: CancellationToken,
     pub(crate) streams: Slots,
+    pub(crate) under_way: Arc<UnderWay>,
     pub(crate) call_slots: Semaphore,
     pub(crate) wait_slots: Semaphore,
 }
@@ -129,6 +131,7 @@ impl Gateway {
             work: TaskTracker::new(),
             stop: cancel.clone(),
             streams: Slots::new(settings.streams),
+            under_way: Arc::default(),
             call_slots: Semaphore::new(CALLS_AT_ONCE),
             wait_slots: Semaphore::new(WAITS_AT_ONCE),
         })

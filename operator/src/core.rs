@@ -103,7 +103,7 @@ pub async fn run(settings: config::Core, stop: CancellationToken) -> Result<()> 
         Settings { image: settings.image.clone(), edge_url: settings.edge_base(), pods: settings.pods },
         queues.calls.clone(),
     ));
-    let internal = internal::router(Arc::new(Internal { runner: runner.clone(), clock: clock.clone() }));
+    let internal = internal::router(Arc::new(Internal { runner: runner.clone(), clock: clock.clone(), stop: stop.clone() }));
     let tls = ca.certs().server_config(&ClientAuth::Required { dns_name: polity_api::names::EDGE.to_owned() })?;
     tasks.spawn(serve_tls(Listener::bind(settings.listen_internal)?, internal, tls, GRACE, stop.clone()));
 

@@ -75,6 +75,7 @@ pub async fn run(settings: config::Edge, stop: CancellationToken) -> Result<()> 
     let http = Gateway::http_tools(client.clone(), egress);
     let gateway = Gateway::new(&named, client, cache, core, http, Arc::new(SystemClock), &stop);
     tasks.spawn(polity_gateway::executor::run(gateway.clone(), stop.clone()));
+    tasks.spawn(polity_gateway::hear_cancels(gateway.clone(), stop.clone()));
     let tls = certs.server_config(&ClientAuth::None)?;
     tasks.spawn(serve_tls(Listener::bind(settings.listen_gateway)?, polity_gateway::router(gateway.clone()), tls, GRACE, stop.clone()));
 

@@ -5,6 +5,7 @@ pub mod approve;
 pub mod call;
 pub mod tree;
 mod warnings;
+pub mod world;
 
 use std::future::Future;
 

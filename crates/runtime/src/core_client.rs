@@ -20,8 +20,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     internal::{
-        CountedBegin, EPOCH_HEADER, Hello, MAX_WAIT_SECONDS, PREFIX, PastRequest, RecordsRequest, RunError, RunRequest, ShimInput, ShimPod,
-        ShimResult, ToolDrifted,
+        CancelRequest, Cancels, CancelsRequest, CountedBegin, EPOCH_HEADER, Hello, MAX_WAIT_SECONDS, PREFIX, PastRequest, RecordsRequest,
+        RunError, RunRequest, ShimInput, ShimPod, ShimResult, ToolDrifted,
     },
     tls::{Certs, TlsError},
 };
@@ -181,6 +181,23 @@ impl CoreClient {
     /// What core refused; `LedgerUnavailable` when core does not answer.
     pub async fn run(&self, run: &RunRequest) -> Result<Begun, Refused> {
         self.verb("/run", run).await
+    }
+
+    /// Hands a wish to cancel on: core stops what it runs itself, and tells the edges of everything else.
+    ///
+    /// # Errors
+    /// `LedgerUnavailable` when core does not answer, or could not stop what it runs.
+    pub async fn cancel(&self, wish: &CancelRequest) -> Result<(), Refused> {
+        self.verb::<_, serde_json::Value>("/cancel", wish).await.map(drop)
+    }
+
+    /// Wishes to cancel that other edges were told.
+    ///
+    /// # Errors
+    /// `LedgerUnavailable` when core does not answer.
+    pub async fn cancels(&self, request: &CancelsRequest) -> Result<Cancels, Refused> {
+        let wait = Duration::from_secs(request.wait.min(MAX_WAIT_SECONDS));
+        self.fenced(Method::POST, "/cancels", Some(request), self.config.request_timeout + wait).await?.decode()
     }
 
     /// An attempt as the ledger knows it, None when it does not. With `wait` the answer comes when the attempt has ended or

@@ -131,6 +131,37 @@ pub struct ToolDrifted {
     pub changed: Vec<String>,
 }
 
+/// A wish to cancel a call that may be under way. Body of `POST cancel`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CancelRequest {
+    /// Uid of the Org.
+    pub org: String,
+    /// Id of the call, or another key under which an edge has it under way.
+    pub key: String,
+}
+
+/// Asks for wishes to cancel. Body of `POST cancels`, answered with `Cancels`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CancelsRequest {
+    /// Epoch that `after` belongs to.
+    pub epoch: i64,
+    /// Only what comes after this position.
+    pub after: i64,
+    /// When there is nothing after it yet, wait for it so many seconds (at most `MAX_WAIT_SECONDS`).
+    pub wait: u64,
+}
+
+/// Wishes to cancel.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cancels {
+    /// Core's epoch.
+    pub epoch: i64,
+    /// Where to go on.
+    pub next: i64,
+    /// Keys of what is to be canceled, oldest first.
+    pub keys: Vec<String>,
+}
+
 /// The Pod that asks, as TokenReview told the edge. Body of `POST runs/{id}/input`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -20,6 +20,11 @@ def shown(result):
     return {"isError": bool(result.is_error), "structured": result.structured_content, "text": "\n".join(texts)}
 
 
+async def read(client, uri):
+    """A resource, which is JSON."""
+    return json.loads((await client.read_resource(uri)).contents[0].text)
+
+
 async def session(mode):
     """Everything that one client does, in the named lifecycle."""
     token = os.environ["POLITY_TOKEN"]
@@ -36,11 +41,16 @@ async def session(mode):
             async def progress(done, total, message):
                 heard.append(message)
 
-            told["allowed"] = shown(await client.call_tool("pay", {"amount": 20, "to": "ann"}, progress_callback=progress))
+            allowed = await client.call_tool("pay", {"amount": 20, "to": "ann"}, progress_callback=progress)
+            told["allowed"] = shown(allowed)
             told["denied"] = shown(await client.call_tool("pay", {"amount": 20, "to": "mallory"}))
             told["invalid"] = shown(await client.call_tool("pay", {"amount": "20", "to": "ann"}))
             key = {"polity.dev/idempotencyKey": f"python-{mode}"}
             told["waits"] = shown(await client.call_tool("pay", {"amount": 200, "to": "ann"}, meta=key))
+            told["resources"] = [str(resource.uri) for resource in (await client.list_resources()).resources]
+            template = (await client.list_resource_templates()).resource_templates[0].uri_template
+            told["call"] = await read(client, template.replace("{id}", allowed.meta["polity.dev/call"]["id"]))
+            told["approvals"] = (await read(client, told["resources"][1]))["approvals"]
             try:
                 told["unknown"] = shown(await client.call_tool("pai", {}))
             except MCPError as error:

@@ -24,10 +24,16 @@ await client.connect(transport);
 const call = async (name, args, meta) => shown(await client.callTool({ name, arguments: args, _meta: meta }, undefined, { timeout: 120_000 }));
 const told = { version: transport.protocolVersion };
 told.tools = (await client.listTools()).tools.map((tool) => tool.name);
-told.allowed = await call("pay", { amount: 20, to: "ann" });
+const allowed = await client.callTool({ name: "pay", arguments: { amount: 20, to: "ann" } }, undefined, { timeout: 120_000 });
+told.allowed = shown(allowed);
 told.denied = await call("pay", { amount: 20, to: "mallory" });
 told.invalid = await call("pay", { amount: "20", to: "ann" });
 told.waits = await call("pay", { amount: 200, to: "ann" }, { "polity.dev/idempotencyKey": "typescript" });
+const read = async (uri) => JSON.parse((await client.readResource({ uri })).contents[0].text);
+told.resources = (await client.listResources()).resources.map((resource) => resource.uri);
+const template = (await client.listResourceTemplates()).resourceTemplates[0].uriTemplate;
+told.call = await read(template.replace("{id}", allowed._meta["polity.dev/call"].id));
+told.approvals = (await read(told.resources[1])).approvals;
 try {
   told.unknown = await call("pai", {});
 } catch (error) {

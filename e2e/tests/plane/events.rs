@@ -18,6 +18,7 @@ use polity_e2e::{
     parts::{Addresses, Part, Polity},
     shim,
 };
+use polity_ledger::{Config, Ledger, OrgId, Sealing};
 use rcgen::KeyPair;
 use serde_json::{Value, json};
 
@@ -180,6 +181,68 @@ async fn whole(polity: &mut Polity, gateway: u16) -> Result<()> {
     ensure!(good && exported == seen.lines, "not what is exported");
 
     only_for_who_may(polity, &org, &two, &auditor).await
+}
+
+/// Retention has dropped the beginning of a chain: who wants to go on there is told so with 410, never given what is left as if it were all.
+pub async fn what_retention_dropped_is_said(polity: &mut Polity) -> Result<()> {
+    chaos::mended(polity, |p| Box::pin(dropped(p))).await
+}
+
+async fn dropped(polity: &mut Polity) -> Result<()> {
+    let admin = polity.cluster.admin().await?;
+    let org = org_name("shortened");
+    let uid = fixtures::organisation(&admin, &org).await?;
+    let auditor = records::auditor(polity, &org).await?;
+    // Denials, and nothing that has begun: retention keeps what may still be settled.
+    let calls = help::bot(polity, &org).await?;
+    help::refuses(&calls, &crate::calls::call(20, "mallory"), "mallory is never paid").await?;
+    let robot = help::robot(polity, &org).await?;
+    for _ in 0..6 {
+        let (code, _) = robot.call(&org, json!({"tool": "pay", "input": {"amount": 20, "to": "mallory"}})).await?;
+        ensure!(code == 403, "{code}");
+    }
+    // A stored chain of this age does not exist: the ledger's own retention is told that everything is old, while core is away.
+    polity.core.kill()?;
+    let last = shorten(polity, &OrgId { name: org.clone(), uid: uid.clone() }).await?;
+    chaos::reborn(&polity.cluster, &mut polity.core, None).await?;
+    polity.core.ready().await?;
+
+    let edge = polity.gateway();
+    let (code, body) = polity_e2e::until(SOON, "an answer of core", || async {
+        let answer = Stream::open(&edge, &org, &auditor, "?after=0", None).await.map_err(|e| format!("{e:#}"))?;
+        answer.err().filter(|(code, _)| *code != 503).ok_or_else(|| "a stream, or core is away".to_owned())
+    })
+    .await?;
+    ensure!(code == 410 && body["reason"] == "RecordsDropped", "{code} {body}");
+    ensure!(body["hint"].as_str().is_some_and(|hint| hint.contains(&format!("after={last}"))), "{body}");
+    // Also for a reader that comes back with an id; and from where it is told to go on, the stream is whole.
+    let (code, body) = Stream::open(&edge, &org, &auditor, "", Some(last - 1)).await?.err().context("a stream with a gap")?;
+    ensure!(code == 410 && body["reason"] == "RecordsDropped", "{code} {body}");
+    let mut stream = Stream::opened(&edge, &org, &auditor, &format!("?after={last}"), None).await?;
+    let mut seen = Seen::default();
+    stream.read(1, &mut seen).await?;
+    ensure!(seen.last == last + 1, "{} after {last}", seen.last);
+    Ok(())
+}
+
+/// Closes what there is of a chain but its end, and drops it. Gives the sequence of the last record that is gone.
+async fn shorten(polity: &Polity, org: &OrgId) -> Result<i64> {
+    let data = polity.dir.join("data");
+    let stored = ledger::records(&data, &org.uid)?;
+    let (first, last) = stored.first().zip(stored.last()).context("the chain is empty")?;
+    let (first, last): (Value, Value) = (serde_json::from_str(&first.to_line())?, serde_json::from_str(&last.to_line())?);
+    let installation = first["installation"].as_str().context("the first record names the installation")?;
+    let (head, epoch) = last["seq"].as_i64().zip(last["epoch"].as_i64()).context("sequence and epoch")?;
+    // The lock of a process that was killed goes with it, a moment later.
+    let ledger = polity_e2e::until(SOON, "the ledger is free", || async {
+        Ledger::open(Config::new(&data, installation), Arc::new(polity_ledger::SystemClock)).map_err(|e| e.to_string())
+    })
+    .await?;
+    ledger.seal(epoch, Sealing { records: head - 1, ..Sealing::default() }).await?;
+    let dropped = ledger.retain(epoch, org, jiff::Timestamp::now()).await?;
+    // Core opens it next.
+    ledger.close().await;
+    Ok(dropped.context("nothing was dropped")?.1)
 }
 
 async fn only_for_who_may(polity: &Polity, org: &str, edge: &str, auditor: &str) -> Result<()> {

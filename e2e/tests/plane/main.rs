@@ -7,6 +7,7 @@ mod badinput;
 mod budgets;
 mod calls;
 mod chart;
+mod cli;
 mod counters;
 mod crash;
 mod cut;
@@ -78,8 +79,11 @@ fn main() -> ExitCode {
         .test("gateway_egress_is_refused", |p| Box::pin(gateway::egress_is_refused(p)))
         .test("gateway_malformed_requests_are_told", |p| Box::pin(gateway::malformed_requests_are_told(p)))
         .test("mcp_official_clients_work_unchanged", |p| Box::pin(mcp::official_clients_work_unchanged(p)))
+        .test("mcp_clients_cancel_their_calls", |p| Box::pin(mcp::clients_cancel_their_calls(p)))
         .test("mcp_conformance_suite", |p| Box::pin(mcp::conformance_suite(p)))
         .test("mcp_an_approved_call_is_resumed", |p| Box::pin(mcp::an_approved_call_is_resumed(p)))
+        .test("cli_explains_what_the_cluster_decides", |p| Box::pin(cli::explains_what_the_cluster_decides(p)))
+        .test("cli_answers_and_ends_as_documented", |p| Box::pin(cli::answers_and_ends_as_documented(p)))
         .test("upstream_servers_of_others_are_pinned_and_called", |p| Box::pin(upstream::servers_of_others(p)))
         .test("upstream_only_what_is_pinned_is_called", |p| Box::pin(upstream::only_what_is_pinned(p)))
         .test("tenancy_an_agent_of_another_org_is_refused", |p| Box::pin(tenancy::an_agent_of_another_org_is_refused(p)))
@@ -145,6 +149,7 @@ fn main() -> ExitCode {
         .alone("stored_older_objects_stay_updatable", |p| Box::pin(stored::older_objects_stay_updatable(p)))
         .alone("edges_two_at_once", |p| Box::pin(edges::two_at_once(p)))
         .alone("events_whole_over_edges_and_restarts", |p| Box::pin(events::whole_over_edges_and_restarts(p)))
+        .alone("events_what_retention_dropped_is_said", |p| Box::pin(events::what_retention_dropped_is_said(p)))
         .alone("oidc_tokens_name_the_users_of_the_api_server", |p| Box::pin(oidc::tokens_name_the_users_of_the_api_server(p)))
         .alone("edges_certificate_authority_rotates", |p| Box::pin(edges::certificate_authority_rotates(p)))
         .test("tokens_wrong_in_one_thing", |p| Box::pin(tokens::wrong_in_one_thing(p)))

@@ -64,6 +64,15 @@ async fn run(polity: &Polity, org: &str, robot: &Robot, mut command: Command) ->
 
 /// What every client must have been told, whoever wrote it.
 fn judge(org: &str, told: &Value) -> Result<()> {
+    ensure!(told["resources"] == json!([format!("polity://{org}/calls"), format!("polity://{org}/approvals")]), "{}", told["resources"]);
+    let approvals = told["approvals"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let asked = |a: &Value| a["target"] == "pay" && a["requirements"][0]["message"] == "payments above 50 need a manager";
+    ensure!(!approvals.is_empty() && approvals.iter().all(asked), "approvals: {}", told["approvals"]);
+    ensure!(
+        told["call"]["phase"] == "Succeeded" && told["call"]["result"]["output"] == json!({"receipt": "r-1"}),
+        "call: {}",
+        told["call"]
+    );
     ensure!(told["tools"] == json!(["pay"]), "listed: {}", told["tools"]);
     ensure!(
         told["allowed"]["isError"] == false && told["allowed"]["structured"] == json!({"receipt": "r-1"}),
@@ -130,6 +139,43 @@ pub async fn official_clients_work_unchanged(polity: &Polity) -> Result<()> {
     let count = |kind: &str| lines.iter().filter(|l| l["kind"] == kind).count();
     ensure!((count("begin"), count("settle")) == (5, 5), "{} begins, {} settles", count("begin"), count("settle"));
     Ok(())
+}
+
+/// A client that stops waiting for its call, however its revision says that, stops the call: the run ends, and the ledger says how.
+pub async fn clients_cancel_their_calls(polity: &Polity) -> Result<()> {
+    let admin = polity.cluster.admin().await?;
+    let org = org_name("unwanted");
+    let uid = fixtures::organisation(&admin, &org).await?;
+    let robot = help::robot(polity, &org).await?;
+    let (python, modules) = tokio::task::spawn_blocking(|| anyhow::Ok((clients::python()?, clients::typescript()?))).await??;
+    let mut scripts = [Command::new(&python), Command::new(clients::node(&modules)?)];
+    scripts[0].arg(clients::scripts().join("python/cancel.py"));
+    scripts[1].arg(clients::scripts().join("typescript/cancel.mjs")).env("POLITY_MODULES", &modules);
+    let mut canceled = 0;
+    for mut command in scripts {
+        as_worker(polity, &org, &robot, &mut command).await?;
+        // Nobody plays the Pods: without a cancellation the calls would run until their time is over.
+        let output = clients::output(command, PATIENCE).await?;
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        ensure!(output.status.success(), "{}\n{out}\n{err}", output.status);
+        let told: Value = serde_json::from_str(&out).with_context(|| out.to_string())?;
+        for (mode, told) in told.as_object().context("modes")? {
+            let text = told["after"]["text"].as_str().unwrap_or_default();
+            ensure!(told["after"]["isError"] == true && text.contains("Canceled"), "{mode}: {told}");
+            ensure!(told["progress"].as_str().is_some_and(|said| said.starts_with("under way for ")), "{mode}: {told}");
+            canceled += 1;
+        }
+    }
+    let lines = help::lines(polity, &uid, None)?;
+    let settled: Vec<&Value> = lines.iter().filter(|l| l["kind"] == "settle").collect();
+    ensure!(canceled == 3 && settled.len() == canceled, "{canceled} canceled: {settled:?}");
+    ensure!(settled.iter().all(|l| l["outcome"] == "NotDone" && l["reason"] == "Canceled"), "{settled:?}");
+    let pods = Api::<Pod>::namespaced(admin, &org);
+    until(SOON, "no Pod of a call is left", || async {
+        let list = pods.list(&ListParams::default().labels("polity.dev/kind=ToolCall")).await.map_err(|e| e.to_string())?;
+        if list.items.is_empty() { Ok(()) } else { Err(format!("{:?}", list.iter().map(ResourceExt::name_any).collect::<Vec<_>>())) }
+    })
+    .await
 }
 
 /// Each scenario of the official suite passes or is named, with its reason, as one that does not apply.

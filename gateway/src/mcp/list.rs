@@ -5,7 +5,7 @@ use std::sync::Arc;
 use polity_policy::{ToolFacts, compile_schema};
 use rmcp::{
     ErrorData,
-    model::{ListToolsResult, MetaObject, Tool, ToolAnnotations},
+    model::{CacheScope, ListToolsResult, MetaObject, Tool, ToolAnnotations},
 };
 use serde_json::{Map, Value, json};
 
@@ -41,7 +41,9 @@ pub fn page(tools: Vec<Tool>, cursor: Option<&str>) -> Result<ListToolsResult, E
     let mut rest = tools.into_iter().filter(|tool| *tool.name > *after);
     let page: Vec<Tool> = rest.by_ref().take(PAGE).collect();
     let next = rest.next().and(page.last()).map(|last| hex::encode(last.name.as_bytes()));
-    Ok(ListToolsResult { next_cursor: next, ..ListToolsResult::with_all_items(page) })
+    let listed = ListToolsResult { next_cursor: next, ..ListToolsResult::with_all_items(page) };
+    // What is listed depends on who asks, and on rules that may change at any time.
+    Ok(listed.with_ttl_ms(0).with_cache_scope(CacheScope::Private))
 }
 
 /// A Tool as shown; None for one whose arguments could never be an object.

@@ -2,19 +2,19 @@
 
 use std::{sync::Arc, time::Duration};
 
-use polity_api::Caller;
-use polity_runtime::CancellationToken;
+use polity_api::{Caller, reasons};
 use rmcp::{
     ErrorData, RoleServer, ServerHandler,
     model::{
-        CallToolRequestParams, CallToolResponse, Implementation, ListToolsResult, PaginatedRequestParams, ProgressNotificationParam,
-        ProtocolVersion, ServerCapabilities, ServerConfig,
+        CallToolRequestParams, CallToolResponse, Implementation, ListResourceTemplatesResult, ListResourcesResult, ListToolsResult,
+        PaginatedRequestParams, ProgressNotificationParam, ProtocolVersion, ReadResourceRequestParams, ReadResourceResponse,
+        ServerCapabilities, ServerConfig,
     },
     service::RequestContext,
 };
 use tokio::time::Instant;
 
-use super::{list, meta::Told, result};
+use super::{list, meta::Told, resources, result, session};
 use crate::{
     calls::Patience,
     decide::{Ask, VERB, busy},
@@ -32,7 +32,8 @@ const BEYOND: Duration = Duration::from_secs(10);
 const LONGEST: Duration = Duration::from_secs(900);
 
 const INSTRUCTIONS: &str = "Every call is decided by the rules of the organisation, recorded, and only then run. A result with isError says in its text \
-    whether the call was denied (with rule, reason and what would pass), failed, or waits for a person; nothing has run where it says so.";
+    whether the call was denied (with rule, reason and what would pass), failed, or waits for a person; nothing has run where it says so. The resources are \
+    your own calls and what they wait for.";
 
 /// One request's view of an Org.
 #[derive(Clone)]
@@ -41,12 +42,26 @@ pub struct Server {
     org: String,
     caller: Arc<Caller>,
     traceparent: Option<String>,
+    session: Option<String>,
 }
 
 impl Server {
-    /// For one request of a caller.
-    pub fn new(gateway: Arc<Gateway>, org: String, caller: Arc<Caller>, traceparent: Option<String>) -> Self {
-        Self { gateway, org, caller, traceparent }
+    /// For one request of a caller, in the session that it names.
+    pub fn new(gateway: Arc<Gateway>, org: String, caller: Arc<Caller>, traceparent: Option<String>, session: Option<String>) -> Self {
+        Self { gateway, org, caller, traceparent, session }
+    }
+
+    /// Only Agents of the Org have anything here. The lists that ask this have one page.
+    fn agent(&self, page: Option<&PaginatedRequestParams>) -> Result<(), ErrorData> {
+        let view = self.gateway.view(&self.org).map_err(|problem| result::refusal(&problem))?;
+        if view.agent_by_username(&self.caller.username).is_none() {
+            let message = format!("{:?} is not the username of exactly one Agent of Org {}", self.caller.username, self.org);
+            return Err(result::refused(reasons::UNKNOWN_CALLER, &message));
+        }
+        match page.and_then(|page| page.cursor.as_ref()) {
+            Some(_) => Err(ErrorData::invalid_params("the cursor is none that was given out", None)),
+            None => Ok(()),
+        }
     }
 
     /// The Tools listed to this caller, or why there are none.
@@ -61,7 +76,9 @@ impl Server {
 impl ServerHandler for Server {
     fn get_info(&self) -> ServerConfig {
         let name = Implementation::new("polity", env!("CARGO_PKG_VERSION")).with_title(format!("Polity: Org {}", self.org));
-        ServerConfig::new(ServerCapabilities::builder().enable_tools().build()).with_server_info(name).with_instructions(INSTRUCTIONS)
+        ServerConfig::new(ServerCapabilities::builder().enable_tools().enable_resources().build())
+            .with_server_info(name)
+            .with_instructions(INSTRUCTIONS)
     }
 
     async fn list_tools(
@@ -70,6 +87,33 @@ impl ServerHandler for Server {
         _: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
         list::page(self.listed()?, request.and_then(|r| r.cursor).as_deref())
+    }
+
+    async fn list_resources(
+        &self,
+        request: Option<PaginatedRequestParams>,
+        _: RequestContext<RoleServer>,
+    ) -> Result<ListResourcesResult, ErrorData> {
+        self.agent(request.as_ref())?;
+        Ok(resources::list(&self.org))
+    }
+
+    async fn list_resource_templates(
+        &self,
+        request: Option<PaginatedRequestParams>,
+        _: RequestContext<RoleServer>,
+    ) -> Result<ListResourceTemplatesResult, ErrorData> {
+        self.agent(request.as_ref())?;
+        Ok(resources::templates(&self.org))
+    }
+
+    async fn read_resource(
+        &self,
+        request: ReadResourceRequestParams,
+        _: RequestContext<RoleServer>,
+    ) -> Result<ReadResourceResponse, ErrorData> {
+        self.agent(None)?;
+        Ok(resources::read(&self.gateway, &self.org, &self.caller, &request.uri).await?.into())
     }
 
     async fn call_tool(&self, request: CallToolRequestParams, context: RequestContext<RoleServer>) -> Result<CallToolResponse, ErrorData> {
@@ -88,11 +132,13 @@ impl ServerHandler for Server {
         let traced = trace::of_text(context.meta.get_traceparent().or(self.traceparent.as_deref()), rand::random());
         let ask = Ask::new(&self.org, self.caller.as_ref().clone(), spec, id, traced);
 
-        // Since 2026-07-28 a client that closes the stream cancels; before, it had only lost it.
+        // Since 2026-07-28 a client that closes the stream cancels; before, it had only lost it, and cancels by a notice of its session.
         let modern = context.protocol_version().is_some_and(|v| v.as_str() >= ProtocolVersion::V_2026_07_28.as_str());
-        let cancel = CancellationToken::new();
-        let guard = modern.then(|| cancel.clone().drop_guard());
-        let call = self.gateway.call(Door::Mcp, ask, Patience { run, people: Duration::ZERO }, cancel);
+        let session = self.session.as_deref().filter(|_| !modern);
+        let named = session.map(|name| session::key(view.org_uid(), &self.caller.username, name, &context.id));
+        let leash = self.gateway.under_way.leash(named.into_iter().chain([ask.id.clone()]).collect());
+        let guard = modern.then(|| leash.token().clone().drop_guard());
+        let call = self.gateway.call(Door::Mcp, ask, Patience { run, people: Duration::ZERO }, leash);
         let answer = tokio::select! {
             answer = call => answer,
             () = context.ct.cancelled() => return Err(ErrorData::internal_error("canceled", None)),

@@ -162,6 +162,7 @@ impl Edge {
             Settings { replica: replica.into(), system_namespace: "polity-system".into(), names, metrics, oidc: Vec::new(), streams };
         let cache = Cache::fixed(world(port));
         let gateway = Gateway::new(&settings, api.client(), cache, ledger.clone(), http, Arc::new(SystemClock), &cancel);
+        tokio::spawn(polity_gateway::hear_cancels(gateway.clone(), cancel.clone()));
         Self { api, ledger, upstream: heard, gateway, cancel, registry }
     }
 
@@ -199,6 +200,18 @@ impl Edge {
 impl Drop for Edge {
     fn drop(&mut self) {
         self.cancel.cancel();
+    }
+}
+
+/// As `until`, for what is asked for.
+pub async fn until_async<T, F: Future<Output = Result<T, String>>>(what: &str, mut look: impl FnMut() -> F) -> T {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        match look().await {
+            Ok(value) => return value,
+            Err(now) => assert!(Instant::now() < deadline, "{what}: still {now}"),
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 

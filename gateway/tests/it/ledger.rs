@@ -12,7 +12,8 @@ use polity_gateway::core::Core;
 use polity_ledger::{Attempt, Begin, Begun, KeyedDigest, Note, Outcome, Page, Refused, Release, Settle, Settled, State};
 use polity_policy::Known;
 use polity_runtime::internal::{
-    CountedBegin, PastRequest, RecordsRequest, RunError, RunRequest, ShimInput, ShimPod, ShimResult, ToolDrifted,
+    CancelRequest, Cancels, CancelsRequest, CountedBegin, PastRequest, RecordsRequest, RunError, RunRequest, ShimInput, ShimPod,
+    ShimResult, ToolDrifted,
 };
 use serde_json::{Value, json};
 
@@ -37,6 +38,8 @@ struct Book {
     past: Known,
     /// Views that are refused as stale when counters are asked for.
     stale_past: u32,
+    /// Wishes to cancel that edges are told.
+    wishes: Vec<String>,
 }
 
 #[derive(Default)]
@@ -299,6 +302,36 @@ impl Core for Ledger {
     fn drifted<'a>(&'a self, told: &'a ToolDrifted) -> BoxFuture<'a, Result<(), Refused>> {
         self.0.lock().unwrap().log.push(format!("drifted {} {}", told.tool.name, told.changed.join(",")));
         Box::pin(std::future::ready(Ok(())))
+    }
+    fn cancel<'a>(&'a self, wish: &'a CancelRequest) -> BoxFuture<'a, Result<(), Refused>> {
+        assert_eq!(wish.org, "org-acme");
+        let mut book = self.0.lock().unwrap();
+        if book.away {
+            return Box::pin(std::future::ready(Err(unavailable())));
+        }
+        match book.attempts.get_mut(&wish.key) {
+            Some(attempt) if attempt.state == State::Begun && attempt.executor == "polity-core" => {
+                attempt.state = State::Settled;
+                attempt.outcome = Some(Outcome::NotDone);
+                attempt.reason = "Canceled".into();
+                book.log.push("core stopped it".into());
+            }
+            Some(attempt) if attempt.state != State::Begun => {}
+            _ => book.wishes.push(wish.key.clone()),
+        }
+        Box::pin(std::future::ready(Ok(())))
+    }
+    fn cancels<'a>(&'a self, request: &'a CancelsRequest) -> BoxFuture<'a, Result<Cancels, Refused>> {
+        let after = usize::try_from(request.after).unwrap();
+        Box::pin(async move {
+            loop {
+                let keys: Vec<String> = self.0.lock().unwrap().wishes.iter().skip(after).cloned().collect();
+                if !keys.is_empty() {
+                    return Ok(Cancels { epoch: 1, next: request.after + i64::try_from(keys.len()).unwrap(), keys });
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
     }
     fn attempt<'a>(&'a self, org_uid: &'a str, id: &'a str, wait: Duration) -> BoxFuture<'a, Result<Option<Attempt>, Refused>> {
         assert_eq!(org_uid, "org-acme");

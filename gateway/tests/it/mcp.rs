@@ -38,7 +38,7 @@ fn headers(version: &str, message: &Value, token: &str) -> Vec<(&'static str, St
     }
     if version == NOW {
         headers.push(("mcp-method", message["method"].as_str().unwrap().to_owned()));
-        if let Some(name) = message["params"]["name"].as_str() {
+        if let Some(name) = message["params"]["name"].as_str().or_else(|| message["params"]["uri"].as_str()) {
             headers.push(("mcp-name", name.to_owned()));
         }
     }
@@ -86,12 +86,13 @@ async fn says_what_it_is_in_both_revisions() {
     let said = ask(&edge, BEFORE, "initialize", client).await;
     assert_eq!(said["result"]["protocolVersion"], BEFORE, "{said}");
     let offered = |capabilities: &Value| capabilities.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
-    assert_eq!(offered(&said["result"]["capabilities"]), ["tools"], "nothing is offered that nothing stands behind");
+    assert_eq!(offered(&said["result"]["capabilities"]), ["resources", "tools"], "nothing is offered that nothing stands behind");
+    assert_eq!(said["result"]["capabilities"]["resources"], json!({}), "no subscriptions, no notices of changes");
     assert_eq!(ask(&edge, BEFORE, "ping", json!({})).await["result"], json!({}));
     let said = ask(&edge, NOW, "server/discover", json!({})).await;
     let versions = said["result"]["supportedVersions"].as_array().unwrap();
     assert!(versions.contains(&json!(NOW)) && versions.contains(&json!(BEFORE)), "{said}");
-    assert_eq!(offered(&said["result"]["capabilities"]), ["tools"]);
+    assert_eq!(offered(&said["result"]["capabilities"]), ["resources", "tools"]);
 }
 
 #[tokio::test]
@@ -103,6 +104,7 @@ async fn lists_what_the_caller_could_call_and_nothing_else() {
         let names: Vec<&str> = tools.iter().map(|t| t["name"].as_str().unwrap()).collect();
         assert_eq!(names, ["again", "box", "broken", "leaky", "pay", "read", "slow", "sum"]);
         assert_eq!(tools[3]["inputSchema"]["properties"]["amount"], json!({"type": "integer"}));
+        assert_eq!((&listed["result"]["cacheScope"], &listed["result"]["ttlMs"]), (&json!("private"), &json!(0)), "nobody else's");
         assert_eq!(tools[0]["annotations"], json!({"idempotentHint": true}));
         // Who holds no Role could call nothing, and who is no Agent is told so.
         let none = ask_as(&edge, "clerk-token", version, "tools/list", json!({})).await;
@@ -275,6 +277,202 @@ async fn a_client_that_leaves_cancels_what_can_be_canceled() {
             if log.last().is_some_and(|l| l == ended) { Ok(()) } else { Err(format!("{version} {tool}: {log:?}")) }
         })
         .await;
+    }
+}
+
+/// A call by a client of a session; gives the status and the answer.
+fn called_in(edge: &Edge, session: Option<&str>, id: Value, tool: &str) -> tokio::task::JoinHandle<(StatusCode, String)> {
+    let mut message = message(BEFORE, "tools/call", json!({"name": tool, "arguments": {}}));
+    message["id"] = id;
+    let mut headers = headers(BEFORE, &message, "payer-token");
+    headers.extend(session.map(|name| ("mcp-session-id", name.to_owned())));
+    let (router, sent) = (polity_gateway::router(edge.gateway.clone()), request(&headers, message.to_string()));
+    tokio::spawn(async move {
+        let response = router.oneshot(sent).await.unwrap();
+        let status = response.status();
+        let bytes = axum::body::to_bytes(response.into_body(), 1 << 22).await.unwrap();
+        (status, String::from_utf8(bytes.to_vec()).unwrap())
+    })
+}
+
+/// A notice of cancellation.
+async fn cancel_in(edge: &Edge, token: &str, session: Option<&str>, id: Value) -> StatusCode {
+    let notice = json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": id, "reason": "not wanted"}});
+    let mut headers = headers(BEFORE, &notice, token);
+    headers.extend(session.map(|name| ("mcp-session-id", name.to_owned())));
+    send(edge, request(&headers, notice.to_string())).await.0
+}
+
+async fn session(edge: &Edge) -> String {
+    let params = json!({"protocolVersion": BEFORE, "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}});
+    let message = message(BEFORE, "initialize", params);
+    let (status, told, _) = send(edge, request(&headers(BEFORE, &message, "payer-token"), message.to_string())).await;
+    assert_eq!(status, 200);
+    told["mcp-session-id"].to_str().unwrap().to_owned()
+}
+
+/// Before 2026-07-28 a client cancels by a notice, to whichever replica.
+#[tokio::test]
+async fn a_notice_cancels_the_request_that_it_names() {
+    for (tool, ended, away) in [
+        ("slow", "settle Unknown Canceled used=1", false),
+        ("again", "settle NotDone Canceled used=0", false),
+        ("again", "settle NotDone Canceled used=0", true),
+    ] {
+        let edge = Edge::start().await;
+        let other = Edge::start_with("polity-edge-2", edge.api.clone(), edge.ledger.clone()).await;
+        let name = session(&edge).await;
+        let answer = called_in(&edge, Some(&name), json!(3), tool);
+        until("it runs", || (edge.sent() == 1).then_some(()).ok_or_else(|| "not sent".into())).await;
+        let told = if away { &other } else { &edge };
+        assert_eq!(cancel_in(told, "payer-token", Some(&name), json!(3)).await, 202);
+        let (status, text) = answer.await.unwrap();
+        assert!(status == 200 && text.contains("Canceled"), "{tool}: {status} {text}");
+        assert_eq!(edge.ledger.log(), [format!("begin {tool}"), ended.to_owned()]);
+    }
+}
+
+/// A notice means one request of one session of one caller, and nothing that looks like it.
+#[tokio::test]
+async fn a_notice_cancels_nothing_else() {
+    let edge = Edge::start().await;
+    let (mine, another) = (session(&edge).await, session(&edge).await);
+    assert_ne!(mine, another);
+    let answer = called_in(&edge, Some(&mine), json!(3), "slow");
+    until("it runs", || (edge.sent() == 1).then_some(()).ok_or_else(|| "not sent".into())).await;
+    for (token, session, id) in [
+        ("payer-token", Some(another.as_str()), json!(3)),
+        ("payer-token", Some(mine.as_str()), json!(4)),
+        ("payer-token", Some(mine.as_str()), json!("3")),
+        ("payer-token", None, json!(3)),
+        ("clerk-token", Some(mine.as_str()), json!(3)),
+    ] {
+        assert_eq!(cancel_in(&edge, token, session, id.clone()).await, 202, "{session:?} {id}");
+    }
+    assert_eq!(cancel_in(&edge, "nonsense", Some(&mine), json!(3)).await, 401);
+    edge.upstream.go.notify_one();
+    let (_, text) = answer.await.unwrap();
+    assert!(text.contains("late"), "{text}");
+    assert_eq!(edge.ledger.log(), ["begin slow", "settle Done  used=1"]);
+    // What has ended cannot be canceled any more.
+    assert_eq!(cancel_in(&edge, "payer-token", Some(&mine), json!(3)).await, 202);
+    assert_eq!(edge.ledger.log().len(), 2);
+}
+
+/// A client that is gone cancels its container too: core stops it.
+#[tokio::test]
+async fn a_container_is_stopped_for_who_does_not_want_it_any_more() {
+    for version in [BEFORE, NOW] {
+        let edge = Edge::start().await;
+        let name = session(&edge).await;
+        let begun = || edge.ledger.log().iter().any(|l| l.starts_with("run box")).then_some(()).ok_or_else(|| "not begun".to_owned());
+        if version == BEFORE {
+            let answer = called_in(&edge, Some(&name), json!("a"), "box");
+            until("it runs", begun).await;
+            assert_eq!(cancel_in(&edge, "payer-token", Some(&name), json!("a")).await, 202);
+            let (_, text) = answer.await.unwrap();
+            assert!(text.contains("Canceled"), "{text}");
+        } else {
+            let message = message(version, "tools/call", json!({"name": "box", "arguments": {}}));
+            let sent = request(&headers(version, &message, "payer-token"), message.to_string());
+            let answer = tokio::spawn(polity_gateway::router(edge.gateway.clone()).oneshot(sent));
+            until("it runs", begun).await;
+            answer.abort();
+            assert!(answer.await.is_err());
+        }
+        until("core has stopped it", || {
+            let log = edge.ledger.log();
+            if log.last().is_some_and(|l| l == "core stopped it") { Ok(()) } else { Err(format!("{version}: {log:?}")) }
+        })
+        .await;
+    }
+}
+
+async fn resource(edge: &Edge, token: &str, version: &str, uri: &str) -> Result<Value, Value> {
+    let answer = ask_as(edge, token, version, "resources/read", json!({"uri": uri})).await;
+    let Some(content) = answer["result"]["contents"][0].as_object() else { return Err(answer["error"].clone()) };
+    assert_eq!((&content["uri"], &content["mimeType"]), (&json!(uri), &json!("application/json")));
+    if version == NOW {
+        assert_eq!(answer["result"]["cacheScope"], "private", "{answer}");
+    }
+    Ok(serde_json::from_str(content["text"].as_str().unwrap()).unwrap())
+}
+
+#[tokio::test]
+async fn resources_are_the_callers_own_calls_and_what_they_wait_for() {
+    let edge = Edge::start().await;
+    edge.api.answer_create(json!({"phase": "WaitingApproval", "approval": "call-abc", "conditions": []}));
+    let waits = call(&edge, NOW, json!({"name": "pay", "arguments": {"amount": 400}})).await;
+    let waits = &waits["_meta"]["polity.dev/call"];
+    let ran = call(&edge, NOW, json!({"name": "pay", "arguments": {"amount": 5}})).await;
+    let ran = ran["_meta"]["polity.dev/call"]["id"].as_str().unwrap().to_owned();
+    for (name, requester) in [("call-abc", waits), ("call-other", &json!({}))].map(|(name, own)| {
+        let username = if own["id"].is_string() { edge.ledger.begins()[0].subject.actor.username.clone() } else { "somebody".to_owned() };
+        (name, json!({"username": username}))
+    }) {
+        edge.api.put(
+            "approvals",
+            json!({
+                "apiVersion": "polity.dev/v1alpha1", "kind": "Approval", "metadata": {"name": name, "namespace": "acme", "uid": name},
+                "spec": {
+                    "action": {"verb": "tool.call", "call": "c", "callUid": "u", "target": {"kind": "Tool", "namespace": "acme", "name": "pay", "digest": ""}},
+                    "input": {"amount": 400}, "digest": {"digest": "d", "keyId": "k"}, "requester": requester, "expiresAt": "2030-01-01T00:00:00Z",
+                    "requirements": [{"rule": "acme/limits/small", "role": {"org": "acme", "name": "boss"}, "count": 1, "humansOnly": true, "message": "over 50"}],
+                },
+                "status": {"phase": "Pending", "requirements": [{"rule": "acme/limits/small", "approvedBy": [], "met": false}]},
+            }),
+        );
+    }
+    for version in [BEFORE, NOW] {
+        let listed = ask(&edge, version, "resources/list", json!({})).await;
+        let uris: Vec<&str> = listed["result"]["resources"].as_array().unwrap().iter().map(|r| r["uri"].as_str().unwrap()).collect();
+        assert_eq!(uris, ["polity://acme/calls", "polity://acme/approvals"]);
+        let templates = ask(&edge, version, "resources/templates/list", json!({})).await;
+        assert_eq!(templates["result"]["resourceTemplates"][0]["uriTemplate"], "polity://acme/calls/{id}");
+
+        let own = crate::harness::until_async("the call is in the list", || async {
+            let told = resource(&edge, "payer-token", version, "polity://acme/calls").await.unwrap();
+            if told["calls"].as_array().unwrap().len() == 1 { Ok(told["calls"][0].clone()) } else { Err(told.to_string()) }
+        })
+        .await;
+        assert_eq!((&own["tool"], &own["phase"], &own["call"]), (&json!("pay"), &json!("WaitingApproval"), &waits["call"]), "{own}");
+        let approvals = crate::harness::until_async("the Approval is in the list", || async {
+            let told = resource(&edge, "payer-token", version, "polity://acme/approvals").await.unwrap();
+            if told["approvals"].as_array().unwrap().is_empty() { Err(told.to_string()) } else { Ok(told) }
+        })
+        .await;
+        assert_eq!(approvals["approvals"].as_array().unwrap().len(), 1, "another's is not shown: {approvals}");
+        assert_eq!(
+            approvals["approvals"][0]["requirements"],
+            json!([{"rule": "acme/limits/small", "asks": "people who are holders of Role boss of Org acme", "message": "over 50", "met": false}])
+        );
+        let one = resource(&edge, "payer-token", version, &format!("polity://acme/calls/{ran}")).await.unwrap();
+        assert_eq!((&one["phase"], &one["result"]["output"]), (&json!("Succeeded"), &json!({"paid": {"amount": 5}})));
+        let one =
+            resource(&edge, "payer-token", version, &format!("polity://acme/calls/{}", waits["call"].as_str().unwrap())).await.unwrap();
+        assert_eq!(one["phase"], "WaitingApproval");
+
+        // Another's are as if they were not there.
+        let code = if version == NOW { -32602 } else { -32002 };
+        for (token, uri) in [
+            ("clerk-token", format!("polity://acme/calls/{ran}")),
+            ("clerk-token", format!("polity://acme/calls/{}", waits["call"].as_str().unwrap())),
+            ("payer-token", "polity://acme/calls/nope".to_owned()),
+            ("payer-token", "polity://other/calls".to_owned()),
+            ("payer-token", "file:///etc/passwd".to_owned()),
+        ] {
+            let error = resource(&edge, token, version, &uri).await.unwrap_err();
+            assert_eq!(error["code"], code, "{uri}: {error}");
+        }
+        assert_eq!(resource(&edge, "clerk-token", version, "polity://acme/calls").await.unwrap()["calls"], json!([]));
+        for method in ["resources/list", "resources/templates/list"] {
+            let stranger = ask_as(&edge, "stranger-token", version, method, json!({})).await;
+            assert_eq!(stranger["error"]["data"]["reason"], "UnknownCaller", "{stranger}");
+            assert_eq!(ask(&edge, version, method, json!({"cursor": "x"})).await["error"]["code"], -32602);
+        }
+        assert_eq!(resource(&edge, "stranger-token", version, "polity://acme/calls").await.unwrap_err()["data"]["reason"], "UnknownCaller");
+        assert_eq!(ask(&edge, version, "prompts/list", json!({})).await["result"]["prompts"], json!([]), "none are offered");
+        assert_eq!(ask(&edge, version, "prompts/get", json!({"name": "x"})).await["error"]["code"], -32601);
     }
 }
 

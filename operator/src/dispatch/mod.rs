@@ -1,11 +1,12 @@
 //! Dispatch: decides every stored ToolCall again, and is the only part of core that lets a tool start.
 //!
 //! `gate` stands before the ledger, `runner` looks after tools' Pods, `controller` takes ToolCalls from their queue and `call`
-//! goes over one, `sweep` ends what was lost,
+//! goes over one, `sweep` ends what was lost, `cancels` hands on wishes to cancel what edges run,
 //! `count` says what an action counts and decides by it, `pod`, `outcome` and `status` are pure. Nothing here connects to a tool.
 
 mod after;
 mod call;
+pub mod cancels;
 mod controller;
 pub mod count;
 mod ends;

@@ -20,6 +20,7 @@ use polity_runtime::{
 use tokio::sync::broadcast;
 
 use super::{
+    cancels::Cancels,
     gate::Gate,
     inputs::Inputs,
     outcome::{self, Run},
@@ -68,6 +69,8 @@ pub struct Settings {
 pub struct Runner {
     /// The gate in front of the ledger.
     pub gate: Arc<Gate>,
+    /// Wishes to cancel what edges run.
+    pub cancels: Cancels,
     client: Client,
     settings: Settings,
     ended: broadcast::Sender<String>,
@@ -79,7 +82,8 @@ impl Runner {
     /// A runner. `calls` is the queue of ToolCalls, which hears of the end of their runs.
     #[must_use]
     pub fn new(gate: Arc<Gate>, client: Client, settings: Settings, calls: Arc<Queue>) -> Self {
-        Self { gate, client, settings, ended: broadcast::channel(4096).0, calls, inputs: Inputs::default() }
+        let (ended, cancels, inputs) = (broadcast::channel(4096).0, Cancels::default(), Inputs::default());
+        Self { gate, cancels, client, settings, ended, calls, inputs }
     }
 
     fn pods(&self, namespace: &str) -> Api<Pod> {
@@ -306,6 +310,21 @@ impl Runner {
             self.delete(&run.namespace, &run.id, pod.and_then(|p| p.uid())).await;
         }
         Ok(())
+    }
+
+    /// Stops a call that core runs; the edges are told of any other that may be under way.
+    ///
+    /// # Errors
+    /// The API server or the ledger failed; try again.
+    pub async fn cancel_any(&self, org: &OrgId, key: &str) -> Result<(), SweepError> {
+        match self.gate.ledger.attempt(org, key).await? {
+            Some(attempt) if attempt.state == State::Begun && attempt.executor == EXECUTOR => self.cancel(&attempt).await,
+            Some(attempt) if matches!(attempt.state, State::Settled | State::Released) => Ok(()),
+            _ => {
+                self.cancels.tell(key.to_owned());
+                Ok(())
+            }
+        }
     }
 
     /// Stops a run: deletes its Pod and settles by what is known of it.

@@ -14,17 +14,21 @@ use axum::{
 use polity_ledger::{Begin, Hold, Note, OrgId, Refused, Release, Settle};
 use polity_runtime::{
     clock::Clock,
-    internal::{CountedBegin, EPOCH_HEADER, Hello, MAX_WAIT_SECONDS, PREFIX, PastRequest, RunRequest, ShimPod, ShimResult, ToolDrifted},
+    internal::{
+        CancelRequest, CancelsRequest, CountedBegin, EPOCH_HEADER, Hello, MAX_WAIT_SECONDS, PREFIX, PastRequest, RunRequest, ShimPod,
+        ShimResult, ToolDrifted,
+    },
     subject,
 };
 use serde::Deserialize;
+use tokio_util::sync::CancellationToken;
 
 mod records;
 
 use crate::dispatch::{
     Runner,
     outcome::Run,
-    runner::{ShimError, StartError},
+    runner::{ShimError, StartError, SweepError},
 };
 
 /// A shim's result has at most 1 MiB of stdout and 64 KiB of stderr, which JSON may escape.
@@ -36,6 +40,8 @@ pub struct Internal {
     pub runner: Arc<Runner>,
     /// Time.
     pub clock: Arc<dyn Clock>,
+    /// Ends questions that wait.
+    pub stop: CancellationToken,
 }
 
 /// The router.
@@ -51,6 +57,8 @@ pub fn router(state: Arc<Internal>) -> Router {
         .route("/note", post(note))
         .route("/run", post(run))
         .route("/tools/drifted", post(drifted))
+        .route("/cancel", post(cancel))
+        .route("/cancels", post(cancels))
         .route("/attempts/{org}/{id}", get(attempt))
         .route("/records/{org}", post(records::page))
         .route("/runs/{id}/input", post(input))
@@ -169,6 +177,24 @@ async fn drifted(State(state): State<Arc<Internal>>, Json(body): Json<ToolDrifte
     match crate::tool::drift::note(&state.runner.gate.client, &body, state.clock.now()).await {
         Ok(()) => Json(()).into_response(),
         Err(error) => Answer(Refused::LedgerUnavailable { what: error.to_string() }).into_response(),
+    }
+}
+
+async fn cancel(State(state): State<Arc<Internal>>, Json(body): Json<CancelRequest>) -> Response {
+    let org = OrgId { name: String::new(), uid: body.org };
+    match state.runner.cancel_any(&org, &body.key).await {
+        Ok(()) => Json(()).into_response(),
+        Err(SweepError::Refused(refused)) => Answer(refused).into_response(),
+        Err(error @ SweepError::Api(_)) => Answer(Refused::LedgerUnavailable { what: error.to_string() }).into_response(),
+    }
+}
+
+async fn cancels(State(state): State<Arc<Internal>>, Json(body): Json<CancelsRequest>) -> Response {
+    let longest = Duration::from_secs(body.wait.min(MAX_WAIT_SECONDS));
+    let told = state.runner.cancels.after(&body, state.runner.gate.epoch(), longest);
+    tokio::select! {
+        page = told => Json(page).into_response(),
+        () = state.stop.cancelled() => Answer(Refused::LedgerUnavailable { what: "core stops".to_owned() }).into_response(),
     }
 }
 
