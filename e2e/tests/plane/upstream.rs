@@ -93,7 +93,7 @@ pub async fn servers_of_others(polity: &Polity) -> Result<()> {
         let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build()?;
         let endpoint = Endpoint { client, url: server.url.parse::<url::Url>()?, headers: http::HeaderMap::new() };
         let mut conversation = Conversation::open(endpoint).await?;
-        let result = conversation.call("book", arguments.as_object().context("arguments")?, "").await?;
+        let result = conversation.call("book", arguments.as_object().context("arguments")?, None, "").await?;
         ensure!(result["structuredContent"] == json!({"booked": 5}) && result["isError"] != true, "{result}");
         conversation.farewell().end().await;
     }

@@ -1,6 +1,6 @@
 //! Against a server that others wrote: that of the official Rust SDK, with sessions and answers in streams, as it is by default.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use polity_api::tool::{Mcp, Runtime, ToolSpec};
 use polity_ledger::Outcome;
@@ -9,8 +9,8 @@ use polity_upstream::Definition;
 use rmcp::{
     ErrorData, RoleServer, ServerHandler,
     model::{
-        CallToolRequestParams, CallToolResponse, CallToolResult, ListToolsResult, PaginatedRequestParams, ServerCapabilities, ServerConfig,
-        Tool,
+        CallToolRequestParams, CallToolResponse, CallToolResult, ListToolsResult, PaginatedRequestParams, ProtocolVersion,
+        ServerCapabilities, ServerConfig, Tool,
     },
     service::RequestContext,
     transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService, session::local::LocalSessionManager},
@@ -20,13 +20,18 @@ use serde_json::{Value, json};
 use super::{McpTools, tests::http};
 use crate::http_tool::Call;
 
-#[derive(Clone)]
-struct Adds;
+#[derive(Clone, Copy)]
+struct Adds {
+    /// It speaks revision 2026-07-28 and refuses to be initialized.
+    only_newest: bool,
+}
 
 fn listed() -> Value {
+    // The server refuses a call in the newest revision whose header is not the argument.
+    let a = json!({"type": "integer", "x-mcp-header": "Left"});
     json!({
         "name": "add", "title": "Adder", "description": "Adds two numbers.",
-        "inputSchema": {"type": "object", "required": ["a", "b"], "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}}},
+        "inputSchema": {"type": "object", "required": ["a", "b"], "properties": {"a": a, "b": {"type": "integer"}}},
         "annotations": {"readOnlyHint": true},
     })
 }
@@ -34,6 +39,14 @@ fn listed() -> Value {
 impl ServerHandler for Adds {
     fn get_info(&self) -> ServerConfig {
         ServerConfig::new(ServerCapabilities::builder().enable_tools().build())
+    }
+
+    fn supported_protocol_versions(&self) -> Cow<'static, [ProtocolVersion]> {
+        if self.only_newest { vec![ProtocolVersion::V_2026_07_28].into() } else { ProtocolVersion::KNOWN_VERSIONS.into() }
+    }
+
+    fn get_tool(&self, name: &str) -> Option<Tool> {
+        (name == "add").then(|| serde_json::from_value(listed()).unwrap())
     }
 
     async fn list_tools(&self, _: Option<PaginatedRequestParams>, _: RequestContext<RoleServer>) -> Result<ListToolsResult, ErrorData> {
@@ -58,8 +71,18 @@ impl ServerHandler for Adds {
 
 #[tokio::test]
 async fn the_server_of_the_official_sdk_is_pinned_and_called() {
+    is_pinned_and_called(Adds { only_newest: false }).await;
+}
+
+/// One that is not initialized any more, with an argument that it wants in a header.
+#[tokio::test]
+async fn the_server_of_the_official_sdk_is_called_in_the_newest_revision_alone() {
+    is_pinned_and_called(Adds { only_newest: true }).await;
+}
+
+async fn is_pinned_and_called(server: Adds) {
     let config = StreamableHttpServerConfig::default().with_allowed_hosts(["sums.example"]);
-    let service = StreamableHttpService::new(|| Ok(Adds), Arc::new(LocalSessionManager::default()), config);
+    let service = StreamableHttpService::new(move || Ok(server), Arc::new(LocalSessionManager::default()), config);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move { axum::serve(listener, axum::Router::new().fallback_service(service)).await });

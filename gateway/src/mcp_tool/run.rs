@@ -91,7 +91,7 @@ async fn once(endpoint: Endpoint, name: &str, call: Call<'_>, tries: &Tries, pas
     let input = call.input.as_object().unwrap_or(&empty);
     // Dropped in the middle, it tells the server that nobody waits any more.
     let leave = Leave::after(&conversation);
-    let called = tokio::time::timeout(tries.left(), conversation.call(name, input, call.trace)).await;
+    let called = tokio::time::timeout(tries.left(), conversation.call(name, input, pass.definition.part("inputSchema"), call.trace)).await;
     if conversation.list_changed {
         pass.upstream.forget();
     }

@@ -8,7 +8,7 @@ use reqwest::{
 };
 use serde_json::{Value, json};
 
-use super::{Endpoint, Failure, MAX_MESSAGE, MAX_STREAM, excerpt, sse};
+use super::{Endpoint, Failure, MAX_MESSAGE, MAX_STREAM, NOT_OFFERED, excerpt, sse};
 
 /// Bytes that are read of a failed answer.
 const MAX_FAILED: usize = 4096;
@@ -16,8 +16,6 @@ const MAX_FAILED: usize = 4096;
 const MAX_REQUESTS: usize = 8;
 /// Longest time to tell the server so.
 const REFUSE: Duration = Duration::from_secs(2);
-/// JSON-RPC: method not found.
-const NOT_OFFERED: i64 = -32601;
 
 /// An answer, and the session that came with it.
 #[derive(Debug)]

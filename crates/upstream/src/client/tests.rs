@@ -85,7 +85,7 @@ fn complete(request: &[u8]) -> bool {
 
 async fn called(answers: Vec<Vec<u8>>) -> (Result<Value, Failure>, Scripted, bool) {
     let (mut conversation, server) = Scripted::open(answers).await;
-    let result = conversation.call("send", json!({"to": "ann"}).as_object().unwrap(), "00-1-2-01").await;
+    let result = conversation.call("send", json!({"to": "ann"}).as_object().unwrap(), None, "00-1-2-01").await;
     (result, server, conversation.list_changed)
 }
 
@@ -202,4 +202,66 @@ async fn nothing_listens() {
     let mut server = Scripted::start(vec![Vec::new()]).await;
     server.endpoint.url = format!("http://127.0.0.1:{port}/").parse().unwrap();
     assert!(matches!(Conversation::open(server.endpoint).await, Err(Failure::NotSent { timed_out: false, .. })));
+}
+
+fn refusal(status: &str, code: i64) -> Vec<u8> {
+    let body = json!({"jsonrpc": "2.0", "id": 1, "error": {"code": code, "message": "not that one"}}).to_string();
+    format!("HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}", body.len()).into_bytes()
+}
+
+fn discovered(versions: &[&str]) -> Vec<u8> {
+    json_answer(&answer(1, &json!({"resultType": "complete", "supportedVersions": versions, "capabilities": {"tools": {}}})))
+}
+
+#[tokio::test]
+async fn a_server_of_the_newest_revision_alone_is_asked_without_a_beginning() {
+    let done = json!({"resultType": "complete", "content": []});
+    for first in [refusal("400 Bad Request", -32022), refusal("200 OK", -32022), refusal("404 Not Found", -32601)] {
+        let server = Scripted::start(vec![first, discovered(&["2026-07-28"]), json_answer(&answer(2, &done))]).await;
+        let mut conversation = Conversation::open(server.endpoint.clone()).await.unwrap();
+        let schema = json!({"properties": {"to": {"type": "string", "x-mcp-header": "To"}}});
+        let result = conversation.call("send", json!({"to": "ännchen"}).as_object().unwrap(), Some(&schema), "00-1-2-01").await;
+        assert_eq!(result, Ok(done.clone()));
+        conversation.farewell().cancel().await;
+        let heard = server.heard.lock().unwrap().clone();
+        assert_eq!(heard.len(), 3, "nothing is said that this revision does not know: {heard:?}");
+        assert!(heard[1].contains("mcp-method: server/discover"), "{}", heard[1]);
+        for part in [
+            "mcp-protocol-version: 2026-07-28",
+            "mcp-method: tools/call",
+            "mcp-name: send",
+            "mcp-param-to: =?base64?",
+            r#""io.modelcontextprotocol/protocolversion":"2026-07-28""#,
+            r#""io.modelcontextprotocol/clientcapabilities":{}"#,
+            r#""traceparent":"00-1-2-01""#,
+        ] {
+            assert!(heard[2].contains(part), "{part}: {}", heard[2]);
+        }
+        assert!(!heard[2].contains("mcp-session-id"), "{}", heard[2]);
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_asks_instead_of_answering_has_failed() {
+    let asks = json!({"resultType": "input_required", "inputRequests": {}});
+    let server =
+        Scripted::start(vec![refusal("400 Bad Request", -32022), discovered(&["2026-07-28"]), json_answer(&answer(2, &asks))]).await;
+    let mut conversation = Conversation::open(server.endpoint.clone()).await.unwrap();
+    let failure = conversation.call("send", &Map::new(), None, "").await.unwrap_err();
+    assert!(matches!(&failure, Failure::Refused { message, .. } if message.contains("input_required")), "{failure}");
+}
+
+#[tokio::test]
+async fn what_a_server_said_first_is_told_when_it_speaks_nothing_that_is_spoken() {
+    for second in [refusal("400 Bad Request", -32601), discovered(&["2027-01-01"]), b"garbage\r\n\r\n".to_vec()] {
+        let server = Scripted::start(vec![refusal("200 OK", -32022), second]).await;
+        let failure = Conversation::open(server.endpoint).await.unwrap_err();
+        assert_eq!(failure, Failure::Refused { code: -32022, message: "not that one".into() });
+    }
+    // No access, or no time: another question would be answered the same.
+    for status in ["401 Unauthorized", "403 Forbidden", "429 Too Many Requests", "503 Service Unavailable"] {
+        let server = Scripted::start(vec![refusal(status, 0)]).await;
+        assert!(matches!(Conversation::open(server.endpoint).await, Err(Failure::Status { .. })), "{status}");
+        assert_eq!(server.heard.lock().unwrap().len(), 1, "{status}");
+    }
 }
