@@ -7,12 +7,12 @@ use kube::{
     api::{Patch, PatchParams},
 };
 use polity_api::{Approval, ApprovalStatus, approval::ApprovalPhase, conditions, reasons};
-use polity_ledger::{Actor, Note, OrgId, Refused, Target};
+use polity_ledger::{Actor, Note, OrgId, Target};
 use polity_runtime::{clock::Clock, snapshots::Snapshots};
 
 use super::evaluate::{Standing, evaluate};
 use crate::{
-    dispatch::Gate,
+    dispatch::{Error, Gate},
     engine::{Key, store::Store},
     events::Announcer,
     requeue::Outcome as Next,
@@ -20,8 +20,6 @@ use crate::{
 
 /// How soon to look again when the view of the Org is not fresh.
 const SOON: Duration = Duration::from_secs(2);
-/// How soon to try again what failed.
-const AGAIN: Duration = Duration::from_secs(1);
 /// How often to look at a waiting Approval, since the holders of a Role may change.
 const SLOW: Duration = Duration::from_secs(30);
 
@@ -41,18 +39,7 @@ pub struct ApprovalContext {
     pub clock: Arc<dyn Clock>,
 }
 
-/// Why a pass failed; it is tried again.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The API server failed.
-    #[error("the API server failed")]
-    Api(#[from] kube::Error),
-    /// The ledger failed.
-    #[error("the ledger refused")]
-    Ledger(#[from] Refused),
-}
-
-/// One pass over an Approval. A failure is tried again at a steady pace: somebody has decided and waits.
+/// One pass over an Approval.
 ///
 /// # Errors
 /// None.
@@ -62,10 +49,7 @@ pub async fn reconcile(ctx: Arc<ApprovalContext>, key: Key) -> Result<Next, std:
         tracing::warn!(namespace = key.0, name = key.1, error = %broken.error, "a stored Approval cannot be read: it is never met");
         return Ok(Next::Settled);
     };
-    Ok(pass(&ctx, &approval).await.unwrap_or_else(|error| {
-        tracing::warn!(namespace = key.0, name = key.1, error = &error as &dyn std::error::Error, "an Approval could not be judged");
-        Next::At(AGAIN)
-    }))
+    Ok(pass(&ctx, &approval).await.unwrap_or_else(|error| error.again(&key)))
 }
 
 async fn pass(ctx: &ApprovalContext, approval: &Approval) -> Result<Next, Error> {

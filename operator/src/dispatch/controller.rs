@@ -35,7 +35,7 @@ pub struct CallContext {
     pub clock: Arc<dyn Clock>,
 }
 
-/// Why a pass over a call failed; it is tried again.
+/// Why a pass over a call or an Approval failed; it is tried again.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The API server failed.
@@ -47,17 +47,22 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether somebody else was faster: the next pass knows more.
-    fn overtaken(&self) -> bool {
-        match self {
+    /// Tells whoever runs Polity, and when to try again: at a steady pace, since a person or an agent waits and what failed may be back any moment.
+    pub fn again(&self, key: &Key) -> Next {
+        let overtaken = match self {
             Self::Api(kube::Error::Api(status)) => status.code == 409,
             Self::Ledger(refused) => matches!(refused, Refused::StaleSnapshot { .. } | Refused::Contended),
             Self::Api(_) => false,
+        };
+        if overtaken {
+            return Next::At(AT_ONCE);
         }
+        tracing::warn!(namespace = key.0, name = key.1, error = self as &dyn std::error::Error, "could not be reconciled");
+        Next::At(SOON)
     }
 }
 
-/// One pass over a call. A failure is tried again at a steady pace: a person or an agent waits, and what failed may be back any moment.
+/// One pass over a call.
 ///
 /// # Errors
 /// None.
@@ -67,14 +72,7 @@ pub async fn reconcile(ctx: Arc<CallContext>, key: Key) -> Result<Next, std::con
         tracing::warn!(namespace = key.0, name = key.1, error = %broken.error, "a stored ToolCall cannot be read: it never starts");
         return Ok(Next::Settled);
     };
-    Ok(match pass(&ctx, &call).await {
-        Ok(next) => next,
-        Err(error) if error.overtaken() => Next::At(AT_ONCE),
-        Err(error) => {
-            tracing::warn!(namespace = key.0, name = key.1, error = &error as &dyn std::error::Error, "a ToolCall could not be reconciled");
-            Next::At(SOON)
-        }
-    })
+    Ok(pass(&ctx, &call).await.unwrap_or_else(|error| error.again(&key)))
 }
 
 async fn pass(ctx: &CallContext, call: &ToolCall) -> Result<Next, Error> {

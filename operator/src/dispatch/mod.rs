@@ -20,7 +20,7 @@ mod sweep;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
-pub use controller::{CallContext, reconcile};
+pub use controller::{CallContext, Error, reconcile};
 pub use gate::Gate;
 pub use runner::{Runner, Settings};
 pub use sweep::sweep;
