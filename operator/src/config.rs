@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::Args;
+use polity_ledger::{Postgres, Store};
 use polity_runtime::telemetry::{LogConfig, LogFormat};
 
 /// Settings that both parts have.
@@ -39,6 +40,16 @@ pub struct Core {
     /// Directory of the ledger.
     #[arg(long, env = "POLITY_DATA_DIR", default_value = "/var/lib/polity")]
     pub data_dir: PathBuf,
+    /// URL of the Postgres database that keeps the ledger, `postgresql://USER@HOST/DATABASE`, in place of the directory. Encrypted unless it says
+    /// `sslmode=disable`.
+    #[arg(long, env = "POLITY_LEDGER_POSTGRES_URL", hide_env_values = true, default_value = "")]
+    pub ledger_postgres_url: Secret,
+    /// File with the password for it, read for each connection.
+    #[arg(long, env = "POLITY_LEDGER_POSTGRES_PASSWORD_FILE")]
+    pub ledger_postgres_password_file: Option<PathBuf>,
+    /// File with the certificates (PEM) that its server's must follow from. Default: those that the machine trusts.
+    #[arg(long, env = "POLITY_LEDGER_POSTGRES_CA_FILE")]
+    pub ledger_postgres_ca_file: Option<PathBuf>,
     /// Name of a restore of the ledger from a backup, e.g. `2026-11-21-volume-lost`: chains that end before their anchor go on, and record it.
     #[arg(long, env = "POLITY_RESTORE", default_value = "")]
     pub restore: String,
@@ -65,7 +76,36 @@ pub struct Core {
     pub listen_admin: SocketAddr,
 }
 
+/// A setting that may hold a password: shown nowhere.
+#[derive(Clone, Default)]
+pub struct Secret(pub String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret")
+    }
+}
+
+impl From<&str> for Secret {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
 impl Core {
+    /// Where the ledger is kept.
+    #[must_use]
+    pub fn ledger(&self) -> Store {
+        if self.ledger_postgres_url.0.is_empty() {
+            return Store::Directory(self.data_dir.clone());
+        }
+        Store::Postgres(Postgres {
+            url: self.ledger_postgres_url.0.clone(),
+            password_file: self.ledger_postgres_password_file.clone(),
+            ca_file: self.ledger_postgres_ca_file.clone(),
+        })
+    }
+
     /// Base URL of the edge.
     #[must_use]
     pub fn edge_base(&self) -> String {

@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use kube::Client;
-use polity_ledger::{Config, Ledger, OpenError, Refused};
+use polity_ledger::{Config, Ledger, OpenError, Refused, StoreError};
 use polity_runtime::{
     CancellationToken,
     ca_store::{CaConfig, CaStore},
@@ -170,12 +170,14 @@ fn bundle(ca: &CaStore, stop: &CancellationToken) -> tokio::sync::watch::Receive
     receive
 }
 
-/// Opens the ledger, waiting while another core holds its lock.
+/// Opens the ledger, waiting while another core holds its lock or its server is away.
 async fn open(settings: &config::Core, stop: &CancellationToken) -> Result<Option<Ledger>> {
     loop {
-        let config = Config::new(&settings.data_dir, &settings.common.namespace);
-        match Ledger::open(config, Arc::new(polity_ledger::SystemClock)) {
+        let config = Config::at(settings.ledger(), &settings.common.namespace);
+        let opening = tokio::task::spawn_blocking(|| Ledger::open(config, Arc::new(polity_ledger::SystemClock)));
+        match opening.await.context("opening the ledger")? {
             Ok(ledger) => return Ok(Some(ledger)),
+            Err(OpenError::Store(away @ StoreError::Lost(_))) => tracing::warn!(error = %away, "the ledger's server is away: waiting"),
             Err(OpenError::Locked { .. }) => tracing::info!("another core holds the ledger: waiting"),
             Err(error) => return Err(error).context("opening the ledger"),
         }

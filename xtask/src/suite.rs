@@ -55,6 +55,9 @@ pub fn run(only: &[Part], install_packages: bool) -> Result<()> {
     if wanted(Part::Node) {
         suite.step("packages of the machine", || packages::ensure(install_packages))?;
     }
+    if wanted(Part::Unit) || wanted(Part::Plane) {
+        suite.step("packages of the tests", || packages::ensure_for_tests(install_packages))?;
+    }
     if wanted(Part::Lint) {
         suite.lint()?;
     }

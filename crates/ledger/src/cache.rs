@@ -5,11 +5,11 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use rusqlite::{Connection, params};
-
 use crate::attempts::AttemptRow;
 use crate::counters::Counter;
+use crate::fault::Outcome;
 use crate::record::Entry;
+use crate::store::{Db, values};
 use crate::types::OrgId;
 
 /// Most actions begun, and most counters, that are kept in mind.
@@ -89,14 +89,13 @@ impl Cache {
     }
 
     /// Write what was changed here. Returns the new heads.
-    pub(crate) fn flush(&mut self, conn: &Connection) -> rusqlite::Result<Vec<(String, i64)>> {
-        self.write_counters(conn)?;
+    pub(crate) fn flush(&mut self, db: &Db) -> Outcome<Vec<(String, i64)>> {
+        self.write_counters(db)?;
         self.moved.clear();
         let mut heads = Vec::with_capacity(self.grown.len());
-        let mut update = conn.prepare_cached("UPDATE orgs SET seq = ?2, hash = ?3 WHERE n = ?1")?;
         for uid in std::mem::take(&mut self.grown) {
             if let Some(org) = self.orgs.get(&uid) {
-                update.execute(params![org.n, org.seq, org.hash])?;
+                db.execute("UPDATE orgs SET seq = ?2, hash = ?3 WHERE n = ?1", values![org.n, org.seq, &org.hash])?;
                 heads.push((uid, org.seq));
             }
         }
@@ -109,10 +108,10 @@ impl Cache {
     }
 
     /// Write the counters, for a verb that reads the table. They are written again with the batch, which is harmless.
-    pub(crate) fn write_counters(&self, conn: &Connection) -> rusqlite::Result<()> {
-        let mut update = conn.prepare_cached("UPDATE counters SET used = ?2, reserved = ?3, version = ?4 WHERE n = ?1")?;
+    pub(crate) fn write_counters(&self, db: &Db) -> Outcome<()> {
+        let sql = "UPDATE counters SET used = ?2, reserved = ?3, version = ?4 WHERE n = ?1";
         for counter in self.moved.iter().filter_map(|n| self.counters.get(n)) {
-            update.execute([counter.n, counter.used, counter.reserved, counter.version])?;
+            db.execute(sql, values![counter.n, counter.used, counter.reserved, counter.version])?;
         }
         Ok(())
     }

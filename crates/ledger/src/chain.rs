@@ -1,11 +1,11 @@
 //! Appending to a chain. The head of a chain is kept in the cache and written once a batch. Nothing here answers a caller.
 
 use jiff::Timestamp;
-use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::cache::{Cache, OrgRow};
 use crate::fault::{Fault, Outcome, invalid};
 use crate::record::{Entry, FORMAT, NO_PREVIOUS, hash_of, kind};
+use crate::store::{Db, values};
 use crate::to_canonical::to_canonical;
 use crate::types::{OrgId, Refused};
 
@@ -17,7 +17,7 @@ const SEQ_BITS: u32 = 40;
 /// A verb's view of the open transaction.
 pub(crate) struct Tx<'a> {
     /// The writer's connection.
-    pub(crate) conn: &'a Connection,
+    pub(crate) db: &'a Db,
     /// What was read before.
     pub(crate) cache: &'a mut Cache,
     /// Time of the verb, to the microsecond.
@@ -38,20 +38,16 @@ impl Tx<'_> {
         let current = match self.cache.epoch {
             Some(known) if known == epoch => return Ok(()),
             Some(known) => known,
-            None => self
-                .conn
-                .prepare_cached("SELECT value FROM meta WHERE name = 'epoch'")?
-                .query_row([], |row| row.get(0))
-                .optional()?
-                .unwrap_or(0),
+            None => self.db.row("SELECT CAST(value AS BIGINT) FROM meta WHERE name = 'epoch'", &[], |row| row.get(0))?.unwrap_or(0),
         };
         if epoch < current {
             return Err(Refused::Fenced { epoch, current }.into());
         }
         if epoch > current {
-            self.conn
-                .prepare_cached("INSERT INTO meta VALUES ('epoch', ?1) ON CONFLICT (name) DO UPDATE SET value = ?1")?
-                .execute([epoch])?;
+            self.db.execute(
+                "INSERT INTO meta VALUES ('epoch', CAST(?1 AS BIGINT)) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+                values![epoch],
+            )?;
         }
         self.cache.epoch = Some(epoch);
         Ok(())
@@ -62,13 +58,9 @@ impl Tx<'_> {
         if let Some(row) = self.cache.org(uid) {
             return Ok(Some(row.clone()));
         }
-        let row = self
-            .conn
-            .prepare_cached("SELECT n, name, seq, hash FROM orgs WHERE uid = ?1")?
-            .query_row([uid], |row| {
-                Ok(OrgRow { n: row.get(0)?, id: OrgId { name: row.get(1)?, uid: uid.to_owned() }, seq: row.get(2)?, hash: row.get(3)? })
-            })
-            .optional()?;
+        let row = self.db.row("SELECT n, name, seq, hash FROM orgs WHERE uid = ?1", values![uid], |row| {
+            Ok(OrgRow { n: row.get(0)?, id: OrgId { name: row.get(1)?, uid: uid.to_owned() }, seq: row.get(2)?, hash: row.get(3)? })
+        })?;
         if let Some(row) = &row {
             self.cache.read_org(row.clone());
         }
@@ -83,9 +75,9 @@ impl Tx<'_> {
         if org.uid.is_empty() || org.name.is_empty() {
             return Err(invalid("an Org needs a name and a uid"));
         }
-        self.conn.execute("INSERT INTO orgs (uid, name, seq, hash) VALUES (?1, ?2, 0, ?3)", params![org.uid, org.name, NO_PREVIOUS])?;
-        let installation = self.conn.query_row("SELECT value FROM meta WHERE name = 'installation'", [], |row| row.get(0))?;
-        let n = self.conn.last_insert_rowid();
+        let sql = "INSERT INTO orgs (uid, name, seq, hash) VALUES (?1, ?2, 0, ?3) RETURNING n";
+        let n = self.db.value(sql, values![&org.uid, &org.name, NO_PREVIOUS])?;
+        let installation = self.db.value("SELECT value FROM meta WHERE name = 'installation'", &[])?;
         self.cache.new_org(OrgRow { n, id: org.clone(), seq: 0, hash: NO_PREVIOUS.to_owned() });
         self.append(&org.uid, Entry { kind: kind::GENESIS.to_owned(), installation, ..Entry::default() })?;
         self.cache.org(&org.uid).cloned().ok_or_else(|| Fault::Stored("an Org just made is gone".to_owned()))
@@ -111,7 +103,7 @@ impl Tx<'_> {
             return Err(invalid("the record is larger than 2 MiB"));
         }
         let hash = hash_of(&text);
-        self.conn.prepare_cached("INSERT INTO records (pos, hash, text) VALUES (?1, ?2, ?3)")?.execute(params![pos, hash, text])?;
+        self.db.execute("INSERT INTO records (pos, hash, text) VALUES (?1, ?2, ?3)", values![pos, &hash, &text])?;
         self.cache.grow(uid, seq, hash);
         Ok(seq)
     }

@@ -7,14 +7,17 @@
 use std::collections::{BTreeMap, HashSet};
 
 use jiff::Timestamp;
-use rusqlite::{Connection, OptionalExtension, params};
 use serde::{Deserialize, Serialize};
 
 use crate::chain::Tx;
 use crate::fault::{Fault, Outcome, invalid, overflow};
 use crate::record::Charged;
 use crate::spend::Spend;
+use crate::store::{Db, Row, values};
 use crate::types::{Amounts, Charge, CounterKey, CounterValue, Refused, Window};
+
+/// What a counter's row is named by.
+const NAME: &str = "SELECT base, start FROM counters WHERE n = ?1";
 
 /// A counter charged by an action: its row and its unit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,39 +75,34 @@ fn base(key: &CounterKey) -> Outcome<String> {
     Ok(serde_json::to_string(&(&key.unit, seconds(key.window)?, &key.dims))?)
 }
 
-fn read(conn: &Connection, base: &str, start: i64) -> rusqlite::Result<Option<Counter>> {
-    conn.prepare_cached("SELECT n, used, reserved, version FROM counters WHERE base = ?1 AND start = ?2")?
-        .query_row(params![base, start], row)
-        .optional()
+fn read(db: &Db, base: &str, start: i64) -> Outcome<Option<Counter>> {
+    db.row("SELECT n, used, reserved, version FROM counters WHERE base = ?1 AND start = ?2", values![base, start], row)
 }
 
-fn row(row: &rusqlite::Row<'_>) -> rusqlite::Result<Counter> {
+fn row(row: &Row<'_>) -> Outcome<Counter> {
     Ok(Counter { n: row.get(0)?, used: row.get(1)?, reserved: row.get(2)?, version: row.get(3)? })
 }
 
 /// A counter in its present window.
-pub(crate) fn value(conn: &Connection, counter: CounterKey, now: Timestamp) -> Outcome<CounterValue> {
+pub(crate) fn value(db: &Db, counter: CounterKey, now: Timestamp) -> Outcome<CounterValue> {
     let start = window_start(counter.window, now)?;
-    let row = read(conn, &base(&counter)?, start)?.unwrap_or_default();
+    let row = read(db, &base(&counter)?, start)?.unwrap_or_default();
     Ok(CounterValue { counter, start, used: row.used, reserved: row.reserved, version: row.version })
 }
 
 /// Counters without what an action has made of them itself. One that it is charged to already is read in the window where it is charged: there it counts.
-pub(crate) fn values_without(conn: &Connection, own: &Spend, keys: Vec<CounterKey>, now: Timestamp) -> Outcome<Vec<CounterValue>> {
+pub(crate) fn values_without(db: &Db, own: &Spend, keys: Vec<CounterKey>, now: Timestamp) -> Outcome<Vec<CounterValue>> {
     let mut lines = BTreeMap::new();
     for Line(n, unit) in &own.lines {
-        let found: Option<(String, i64)> = conn
-            .prepare_cached("SELECT base, start FROM counters WHERE n = ?1")?
-            .query_row([n], |row| Ok((row.get(0)?, row.get(1)?)))
-            .optional()?;
+        let found = db.row(NAME, values![*n], |row| Ok((row.get::<String>(0)?, row.get::<i64>(1)?)))?;
         if let Some((base, start)) = found {
             lines.insert(base, (start, own.share(unit)?));
         }
     }
     let value = |counter: CounterKey| {
         let base = base(&counter)?;
-        let Some((start, share)) = lines.get(&base) else { return value(conn, counter, now) };
-        let row = read(conn, &base, *start)?.unwrap_or_default();
+        let Some((start, share)) = lines.get(&base) else { return value(db, counter, now) };
+        let row = read(db, &base, *start)?.unwrap_or_default();
         let without = |all: i64, own: i64| all.checked_sub(own).filter(|rest| *rest >= 0).ok_or_else(overflow);
         let (used, reserved) = (without(row.used, share.used)?, without(row.reserved, share.reserved)?);
         Ok(CounterValue { counter, start: *start, used, reserved, version: row.version })
@@ -143,10 +141,8 @@ impl Tx<'_> {
                 self.write(Counter { reserved, version, ..row })?;
                 row.n
             } else {
-                self.conn
-                    .prepare_cached("INSERT INTO counters (base, start, ends, used, reserved, version) VALUES (?1, ?2, ?3, 0, ?4, ?5)")?
-                    .execute(params![counter.base, counter.start, ends(&counter.charged)?, amount, version])?;
-                let n = self.conn.last_insert_rowid();
+                let sql = "INSERT INTO counters (base, start, ends, used, reserved, version) VALUES (?1, ?2, ?3, 0, ?4, ?5) RETURNING n";
+                let n = self.db.value(sql, values![&counter.base, counter.start, ends(&counter.charged)?, amount, version])?;
                 self.cache.move_counter(Counter { n, used: 0, reserved: amount, version });
                 n
             };
@@ -189,12 +185,7 @@ impl Tx<'_> {
     fn bases(&self, lines: &[Line]) -> Outcome<BTreeMap<String, i64>> {
         let mut bases = BTreeMap::new();
         for Line(n, _) in lines {
-            let found = self
-                .conn
-                .prepare_cached("SELECT base, start FROM counters WHERE n = ?1")?
-                .query_row([n], |row| Ok((row.get(0)?, row.get(1)?)))
-                .optional()?;
-            bases.extend(found);
+            bases.extend(self.db.row(NAME, values![*n], |row| Ok((row.get(0)?, row.get(1)?)))?);
         }
         Ok(bases)
     }
@@ -208,11 +199,7 @@ impl Tx<'_> {
             }
             let row = match self.cache.counter(*n) {
                 Some(row) => Some(row),
-                None => self
-                    .conn
-                    .prepare_cached("SELECT n, used, reserved, version FROM counters WHERE n = ?1")?
-                    .query_row([n], row)
-                    .optional()?,
+                None => self.db.row("SELECT n, used, reserved, version FROM counters WHERE n = ?1", values![*n], row)?,
             };
             // A window that ended long ago is no longer kept: only the records tell of it.
             let Some(row) = row else { continue };
@@ -235,7 +222,7 @@ impl Tx<'_> {
         if let Some(row) = self.cache.named(base, start) {
             return Ok(Some(row));
         }
-        let row = read(self.conn, base, start)?.map(|row| self.cache.counter(row.n).unwrap_or(row));
+        let row = read(self.db, base, start)?.map(|row| self.cache.counter(row.n).unwrap_or(row));
         if let Some(row) = row {
             self.cache.read_counter(row, Some((base, start)));
         }
@@ -260,28 +247,28 @@ impl Tx<'_> {
     }
 
     fn highest_version(&self) -> Outcome<i64> {
-        let sql = "SELECT max(coalesce((SELECT max(version) FROM counters), 0),
-                              coalesce((SELECT value FROM meta WHERE name = 'version'), 0))";
-        Ok(self.conn.query_row(sql, [], |row| row.get(0))?)
+        let present: i64 = self.db.value("SELECT coalesce(max(version), 0) FROM counters", &[])?;
+        let kept: Option<i64> = self.db.row("SELECT CAST(value AS BIGINT) FROM meta WHERE name = 'version'", &[], |row| row.get(0))?;
+        Ok(present.max(kept.unwrap_or(0)))
     }
 
     /// Drop counters of windows that ended before a time and hold no reservation.
     pub(crate) fn prune_counters(&mut self, ended_before: Timestamp) -> Outcome<()> {
         // What is asked for next must see what this batch has moved.
-        self.cache.write_counters(self.conn)?;
-        let dropped = self
-            .conn
-            .prepare_cached("SELECT n FROM counters WHERE ends IS NOT NULL AND ends < ?1 AND reserved = 0 LIMIT 1000")?
-            .query_map([ended_before.as_second()], |row| row.get::<_, i64>(0))?
-            .collect::<rusqlite::Result<HashSet<_>>>()?;
+        self.cache.write_counters(self.db)?;
+        let sql = "SELECT n FROM counters WHERE ends IS NOT NULL AND ends < ?1 AND reserved = 0 LIMIT 1000";
+        let dropped: HashSet<i64> = self.db.rows(sql, values![ended_before.as_second()], |row| row.get(0))?.into_iter().collect();
         if dropped.is_empty() {
             return Ok(());
         }
         let version = self.highest_version()?;
-        self.conn.execute("INSERT INTO meta VALUES ('version', ?1) ON CONFLICT (name) DO UPDATE SET value = ?1", [version])?;
+        self.db.execute(
+            "INSERT INTO meta VALUES ('version', CAST(?1 AS BIGINT)) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+            values![version],
+        )?;
         self.cache.drop_counters(&dropped);
         for n in dropped {
-            self.conn.prepare_cached("DELETE FROM counters WHERE n = ?1")?.execute([n])?;
+            self.db.execute("DELETE FROM counters WHERE n = ?1", values![n])?;
         }
         Ok(())
     }

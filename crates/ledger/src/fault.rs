@@ -1,6 +1,7 @@
 //! What can go wrong inside: a refusal meant for the caller, or a store that failed.
 
 use crate::canonical::CanonicalError;
+use crate::store::StoreError;
 use crate::types::Refused;
 
 /// Ends a verb; the writer undoes what the verb wrote.
@@ -8,8 +9,8 @@ use crate::types::Refused;
 pub(crate) enum Fault {
     /// The caller's to see.
     Refused(Refused),
-    /// SQLite failed.
-    Store(rusqlite::Error),
+    /// The store failed.
+    Store(StoreError),
     /// A stored value is not what this crate writes.
     Stored(String),
 }
@@ -19,6 +20,12 @@ pub(crate) type Outcome<T> = Result<T, Fault>;
 
 impl From<rusqlite::Error> for Fault {
     fn from(error: rusqlite::Error) -> Self {
+        Self::Store(error.into())
+    }
+}
+
+impl From<StoreError> for Fault {
+    fn from(error: StoreError) -> Self {
         Self::Store(error)
     }
 }
@@ -57,7 +64,7 @@ pub(crate) fn invalid(what: impl Into<String>) -> Fault {
 }
 
 /// The store failed.
-pub(crate) fn unavailable(error: &rusqlite::Error) -> Refused {
+pub(crate) fn unavailable(error: &StoreError) -> Refused {
     Refused::LedgerUnavailable { what: error.to_string() }
 }
 

@@ -7,9 +7,9 @@
 
 use std::fs::File;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use tokio::sync::{mpsc, watch};
@@ -42,6 +42,15 @@ impl Wal {
     }
 }
 
+/// A store that answers a commit once it is on disk.
+pub(crate) struct Committed;
+
+impl Disk for Committed {
+    fn flush(&self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 impl Disk for Wal {
     fn flush(&self) -> std::io::Result<()> {
         self.file.sync_data()
@@ -54,11 +63,13 @@ pub(crate) struct Progress {
     committed: AtomicU64,
     flushed: watch::Sender<u64>,
     failed: AtomicBool,
+    /// Why, in the words of whoever said so first.
+    why: OnceLock<String>,
 }
 
 impl Default for Progress {
     fn default() -> Self {
-        Self { committed: AtomicU64::new(0), flushed: watch::Sender::new(0), failed: AtomicBool::new(false) }
+        Self { committed: AtomicU64::new(0), flushed: watch::Sender::new(0), failed: AtomicBool::new(false), why: OnceLock::new() }
     }
 }
 
@@ -68,15 +79,22 @@ impl Progress {
         self.committed.fetch_add(1, Ordering::AcqRel) + 1
     }
 
-    /// Whether a flush has failed: nothing may be answered as done any more.
+    /// Whether the ledger has stopped: nothing may be answered as done any more.
     pub(crate) fn failed(&self) -> bool {
         self.failed.load(Ordering::Acquire)
     }
 
     /// Nothing is answered as done from now on; readers that wait are told.
-    pub(crate) fn fail(&self) {
+    pub(crate) fn fail(&self, why: impl Into<String>) {
+        self.why.get_or_init(|| why.into());
         self.failed.store(true, Ordering::Release);
         self.flushed.send_modify(|_| ());
+    }
+
+    /// What everybody is told after that.
+    pub(crate) fn lost(&self) -> Refused {
+        let why = self.why.get().map_or("it has stopped", String::as_str);
+        Refused::LedgerUnavailable { what: format!("{why}; the ledger stops until it is opened again") }
     }
 
     /// Returns once all that could be seen when this was called is on disk.
@@ -84,7 +102,7 @@ impl Progress {
         let seen = self.committed.load(Ordering::Acquire);
         let mut flushed = self.flushed.subscribe();
         let done = flushed.wait_for(|flushed| *flushed >= seen || self.failed()).await.is_ok();
-        if self.failed() || !done { Err(lost()) } else { Ok(()) }
+        if self.failed() || !done { Err(self.lost()) } else { Ok(()) }
     }
 }
 
@@ -118,10 +136,11 @@ impl Flusher {
     }
 
     fn flush(&self, batch: Batch) {
-        let done = if self.progress.failed() { Err(lost()) } else { self.disk.flush().map_err(|e| failed(&e)) };
+        let done = if self.progress.failed() { Err(self.progress.lost()) } else { self.disk.flush().map_err(|e| failed(&e)) };
         match done {
             Ok(()) => {
-                self.progress.flushed.send_replace(batch.number);
+                // One that connected again in between was numbered later.
+                self.progress.flushed.send_modify(|flushed| *flushed = batch.number.max(*flushed));
                 self.heads.grew(batch.heads);
                 for job in batch.jobs {
                     job.answer(Ok(()));
@@ -129,7 +148,7 @@ impl Flusher {
             }
             Err(refused) => {
                 tracing::error!(error = %refused, verbs = batch.jobs.len(), "ledger flush failed: the ledger stops");
-                self.progress.fail();
+                self.progress.fail("a flush to disk failed");
                 for job in batch.jobs {
                     job.answer(Err(&refused));
                 }
@@ -147,9 +166,4 @@ pub(crate) fn start(flusher: Flusher) -> std::io::Result<(Sender<Batch>, std::th
 
 fn failed(error: &std::io::Error) -> Refused {
     Refused::LedgerUnavailable { what: format!("the disk did not flush: {error}; the ledger stops until it is opened again") }
-}
-
-/// What everybody is told after a flush has failed.
-pub(crate) fn lost() -> Refused {
-    Refused::LedgerUnavailable { what: "a flush to disk failed; the ledger stops until it is opened again".to_owned() }
 }

@@ -9,11 +9,11 @@ use std::sync::Mutex;
 
 use hmac::{Hmac, KeyInit, Mac};
 use rand::TryRngCore;
-use rusqlite::{Connection, OptionalExtension, params};
 use sha2::Sha256;
 
 use crate::chain::{Tx, micros};
 use crate::fault::{Fault, Outcome};
+use crate::store::{Db, values};
 use crate::types::{KeyedDigest, OrgId, Refused};
 
 /// A key of an Org.
@@ -78,20 +78,16 @@ impl Keys {
 }
 
 /// The present key of an Org, if it has one.
-pub(crate) fn find(conn: &Connection, uid: &str) -> Outcome<Option<Key>> {
-    Ok(conn
-        .prepare_cached(
-            "SELECT k.id, k.key FROM keys k JOIN orgs o ON o.n = k.org
-             WHERE o.uid = ?1 AND k.key IS NOT NULL ORDER BY k.made DESC, k.id LIMIT 1",
-        )?
-        .query_row([uid], |row| Ok(Key { id: row.get(0)?, secret: row.get(1)? }))
-        .optional()?)
+pub(crate) fn find(db: &Db, uid: &str) -> Outcome<Option<Key>> {
+    let sql = "SELECT k.id, k.key FROM keys k JOIN orgs o ON o.n = k.org
+        WHERE o.uid = ?1 AND k.key IS NOT NULL ORDER BY k.made DESC, k.id LIMIT 1";
+    db.row(sql, values![uid], |row| Ok(Key { id: row.get(0)?, secret: row.get(1)? }))
 }
 
 impl Tx<'_> {
     /// The present key of an Org, made if it has none; its chain is started with it.
     pub(crate) fn key(&mut self, org: &OrgId) -> Outcome<Key> {
-        if let Some(key) = find(self.conn, &org.uid)? {
+        if let Some(key) = find(self.db, &org.uid)? {
             return Ok(key);
         }
         let row = self.org(org)?;
@@ -103,10 +99,8 @@ impl Tx<'_> {
             .and_then(|()| random.try_fill_bytes(&mut id))
             .map_err(|e| Fault::Refused(Refused::LedgerUnavailable { what: format!("no randomness: {e}") }))?;
         let key = Key { id: hex::encode(id), secret };
-        self.conn.execute(
-            "INSERT INTO keys (id, org, made, key) VALUES (?1, ?2, ?3, ?4)",
-            params![key.id, row.n, micros(self.now), key.secret],
-        )?;
+        let sql = "INSERT INTO keys (id, org, made, key) VALUES (?1, ?2, ?3, ?4)";
+        self.db.execute(sql, values![&key.id, row.n, micros(self.now), key.secret.as_slice()])?;
         Ok(key)
     }
 }

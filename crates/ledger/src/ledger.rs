@@ -13,13 +13,14 @@ use crate::chain::Tx;
 use crate::clock::Clock;
 use crate::counters;
 use crate::fault::{Outcome, invalid};
-use crate::flusher::{self, Disk, Flusher, Progress, Wal};
+use crate::flusher::{self, Committed, Disk, Flusher, Progress, Wal};
 use crate::heads::Heads;
 use crate::keys::{self, Key, Keys};
-use crate::open::{Config, OpenError, Opened, open};
+use crate::open::{Config, Home, OpenError, Opened, open};
 use crate::query::{self, Filter, Page};
-use crate::read::{self, Pool, Standing};
+use crate::read::{self, Pool, SCRUB, Standing};
 use crate::record::Record;
+use crate::store::Db;
 use crate::types::{
     Attempt, Begin, Begun, CounterKey, CounterValue, Held, Hold, Idempotency, KeyedDigest, Note, OrgId, Refused, Release, Settle, Settled,
 };
@@ -62,9 +63,14 @@ impl Ledger {
     /// See [`OpenError`]; [`OpenError::Locked`] when another process has it open.
     #[allow(clippy::needless_pass_by_value)] // settings are handed over
     pub fn open(config: Config, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
-        let opened = open(&config)?;
-        let disk = Wal::of(&opened.path).map_err(|source| OpenError::Files { path: opened.path.clone(), source })?;
-        Self::start(opened, &config, clock, Box::new(disk))
+        // On a thread of its own, since it blocks and the caller may be one that must not.
+        let opened = std::thread::scope(|threads| threads.spawn(|| open(&config)).join());
+        let opened = opened.map_err(|_| OpenError::Damaged("the opening broke off".to_owned()))??;
+        let disk: Box<dyn Disk> = match &opened.home {
+            Home::File(path) => Box::new(Wal::of(path).map_err(|source| OpenError::Files { path: path.clone(), source })?),
+            Home::Server(_) => Box::new(Committed),
+        };
+        Self::start(opened, &config, clock, disk)
     }
 
     fn start(opened: Opened, config: &Config, clock: Arc<dyn Clock>, disk: Box<dyn Disk>) -> Result<Self, OpenError> {
@@ -75,8 +81,10 @@ impl Ledger {
         let flusher = Flusher { disk, progress: progress_, heads: heads_, writer: queue.downgrade() };
         let (batches, flushing) = flusher::start(flusher).map_err(OpenError::Thread)?;
         let writer = Writer {
-            conn: opened.conn,
+            db: opened.db,
             lock: opened.lock,
+            home: opened.home.clone(),
+            again: None,
             clock: Arc::clone(&clock),
             max_batch: config.max_batch,
             progress: Arc::clone(&progress),
@@ -84,7 +92,7 @@ impl Ledger {
             flushing,
         };
         std::thread::Builder::new().name("ledger-writer".to_owned()).spawn(move || writer.run(inbox)).map_err(OpenError::Thread)?;
-        Ok(Self { queue, pool: Arc::new(Pool::new(opened.path, progress)), keys: Arc::default(), heads, clock })
+        Ok(Self { queue, pool: Arc::new(Pool::new(opened.home, progress)), keys: Arc::default(), heads, clock })
     }
 
     /// Raise the epoch: writers with an older one are refused from now on. Each write below also raises it, if its
@@ -185,7 +193,7 @@ impl Ledger {
     /// When the ledger cannot be read.
     pub async fn definition_body(&self, org: &OrgId, digest: &str) -> Result<Option<Value>, Refused> {
         let (uid, digest) = (org.uid.clone(), digest.to_owned());
-        self.pool.read(move |conn| Ok(read::definition(conn, &uid, &digest)?.map(|text| serde_json::from_str(&text)).transpose()?)).await
+        self.pool.read(move |db| Ok(read::definition(db, &uid, &digest)?.map(|text| serde_json::from_str(&text)).transpose()?)).await
     }
 
     /// Lapse holds whose time is over (reason `HoldExpired`) and return them, at most 1,000 a call; drop results
@@ -226,6 +234,9 @@ impl Ledger {
         let destroyed = self.write(move |tx| verbs::erase::erase(tx, epoch, &wanted, &name)).await?;
         let new = destroyed.is_some();
         self.keys.destroy(&org.uid, destroyed.unwrap_or_default());
+        if new && let Err(error) = self.pool.scrub().await {
+            tracing::error!(%error, "destroyed keys may still be in the files of Postgres: run {SCRUB:?} there");
+        }
         Ok(new)
     }
 
@@ -235,7 +246,7 @@ impl Ledger {
     /// When the ledger cannot be read.
     pub async fn counters(&self, keys: Vec<CounterKey>) -> Result<Vec<CounterValue>, Refused> {
         let now = self.clock.now();
-        self.pool.read(move |conn| keys.into_iter().map(|key| counters::value(conn, key, now)).collect()).await
+        self.pool.read(move |db| keys.into_iter().map(|key| counters::value(db, key, now)).collect()).await
     }
 
     /// Counters as of one moment, without what the action of this id has reserved or used there itself: what there was before it. With versions for
@@ -246,7 +257,7 @@ impl Ledger {
     pub async fn counters_before(&self, org: &OrgId, id: &str, keys: Vec<CounterKey>) -> Result<Vec<CounterValue>, Refused> {
         let now = self.clock.now();
         let (uid, id) = (org.uid.clone(), id.to_owned());
-        self.pool.read(move |conn| counters::values_without(conn, &attempts::spend(conn, &uid, &id)?, keys, now)).await
+        self.pool.read(move |db| counters::values_without(db, &attempts::spend(db, &uid, &id)?, keys, now)).await
     }
 
     /// An action by its id.
@@ -255,7 +266,7 @@ impl Ledger {
     /// When the ledger cannot be read.
     pub async fn attempt(&self, org: &OrgId, id: &str) -> Result<Option<Attempt>, Refused> {
         let (uid, id) = (org.uid.clone(), id.to_owned());
-        self.pool.read(move |conn| Ok(attempts::list(conn, &Which::Id(&uid, &id))?.pop())).await
+        self.pool.read(move |db| Ok(attempts::list(db, &Which::Id(&uid, &id))?.pop())).await
     }
 
     /// Actions held or begun, for recovery and the reaper.
@@ -263,7 +274,7 @@ impl Ledger {
     /// # Errors
     /// When the ledger cannot be read.
     pub async fn open_attempts(&self) -> Result<Vec<Attempt>, Refused> {
-        self.pool.read(|conn| attempts::list(conn, &Which::Open)).await
+        self.pool.read(|db| attempts::list(db, &Which::Open)).await
     }
 
     /// The action that a caller's idempotency key stands for.
@@ -272,7 +283,7 @@ impl Ledger {
     /// When the ledger cannot be read.
     pub async fn by_idempotency(&self, org: &OrgId, caller: &str, verb: &str, key: &str) -> Result<Option<Attempt>, Refused> {
         let [uid, caller, verb, key] = [&org.uid, caller, verb, key].map(str::to_owned);
-        self.pool.read(move |conn| Ok(attempts::list(conn, &Which::Key(&uid, &caller, &verb, &key))?.pop())).await
+        self.pool.read(move |db| Ok(attempts::list(db, &Which::Key(&uid, &caller, &verb, &key))?.pop())).await
     }
 
     /// Id of the action that a caller's key stands for, if it was of this very request; None: there is none, or the key was used for another.
@@ -282,7 +293,7 @@ impl Ledger {
     pub async fn replayed(&self, org: &OrgId, caller: &str, verb: &str, key: &Idempotency) -> Result<Option<String>, Refused> {
         let [uid, caller, verb] = [&org.uid, caller, verb].map(str::to_owned);
         let key = key.clone();
-        let read = move |conn: &rusqlite::Connection| attempts::replayed(conn, &uid, &caller, &verb, &key);
+        let read = move |db: &Db| attempts::replayed(db, &uid, &caller, &verb, &key);
         self.pool.read(read).await
     }
 
@@ -300,7 +311,7 @@ impl Ledger {
     /// When the ledger cannot be read.
     pub async fn head(&self, org: &OrgId) -> Result<Option<Head>, Refused> {
         let uid = org.uid.clone();
-        self.pool.read(move |conn| read::head(conn, &uid)).await
+        self.pool.read(move |db| read::head(db, &uid)).await
     }
 
     /// How an Org's chain stands to a head that was kept elsewhere.
@@ -309,7 +320,7 @@ impl Ledger {
     /// When the ledger cannot be read.
     pub async fn standing(&self, org: &OrgId, anchor: &Head) -> Result<Standing, Refused> {
         let (uid, anchor) = (org.uid.clone(), anchor.clone());
-        self.pool.read(move |conn| read::standing(conn, &uid, &anchor)).await
+        self.pool.read(move |db| read::standing(db, &uid, &anchor)).await
     }
 
     /// Records of an Org's chain from a sequence on, at most `limit` and at most 10,000.
@@ -318,7 +329,7 @@ impl Ledger {
     /// When the ledger cannot be read.
     pub async fn export(&self, org: &OrgId, from_seq: i64, limit: i64) -> Result<Vec<Record>, Refused> {
         let uid = org.uid.clone();
-        self.pool.read(move |conn| read::export(conn, &uid, from_seq, limit)).await
+        self.pool.read(move |db| read::export(db, &uid, from_seq, limit)).await
     }
 
     /// The records of an Org's chain after a sequence that the filter lets through, of at most `limit` (and at most
@@ -329,7 +340,7 @@ impl Ledger {
     /// When the ledger cannot be read.
     pub async fn page(&self, org_uid: &str, after: i64, limit: i64, filter: Filter, roots: bool) -> Result<Page, Refused> {
         let uid = org_uid.to_owned();
-        self.pool.read(move |conn| query::page(conn, &uid, after, limit, &filter, roots)).await
+        self.pool.read(move |db| query::page(db, &uid, after, limit, &filter, roots)).await
     }
 
     /// Wait until an Org's chain has grown beyond a sequence, at most so long.
@@ -385,7 +396,7 @@ impl Ledger {
             return Ok(Some(key));
         }
         let wanted = uid.to_owned();
-        let key = self.pool.read(move |conn| keys::find(conn, &wanted)).await?;
+        let key = self.pool.read(move |db| keys::find(db, &wanted)).await?;
         if let Some(key) = &key {
             self.keys.keep(uid, key);
         }

@@ -3,14 +3,16 @@
 //! A page looks at a bounded number of records, so that a filter that lets nothing through still ends soon; where it
 //! stopped is in the answer. Lines are given as they were hashed, with their hash. Nothing here writes.
 
+use std::ops::ControlFlow;
+
 use jiff::Timestamp;
-use rusqlite::{Connection, OptionalExtension, params};
 use serde::{Deserialize, Serialize};
 
 use crate::chain::position;
 use crate::fault::{Fault, Outcome};
 use crate::record::{Entry, line_of};
 use crate::root::Root;
+use crate::store::{Db, values};
 
 /// Most records that one page looks at.
 pub const MAX_PAGE: i64 = 10_000;
@@ -94,28 +96,24 @@ pub struct Page {
 }
 
 /// The records after a sequence that the filter lets through, of at most `limit` looked at.
-pub(crate) fn page(conn: &Connection, uid: &str, after: i64, limit: i64, filter: &Filter, roots: bool) -> Outcome<Page> {
+pub(crate) fn page(db: &Db, uid: &str, after: i64, limit: i64, filter: &Filter, roots: bool) -> Outcome<Page> {
     let after = after.max(0);
-    let org: Option<(i64, i64)> =
-        conn.prepare_cached("SELECT n, seq FROM orgs WHERE uid = ?1")?.query_row([uid], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+    let org: Option<(i64, i64)> = db.row("SELECT n, seq FROM orgs WHERE uid = ?1", values![uid], |row| Ok((row.get(0)?, row.get(1)?)))?;
     let Some((n, head)) = org else { return Ok(Page { next: after, ..Page::default() }) };
     let zero = position(n, 0)?;
-    let oldest: Option<i64> = conn
-        .prepare_cached("SELECT pos FROM records WHERE pos >= ?1 AND pos < ?2 ORDER BY pos LIMIT 1")?
-        .query_row([zero, position(n + 1, 0)?], |row| row.get(0))
-        .optional()?;
+    let sql = "SELECT pos FROM records WHERE pos >= ?1 AND pos < ?2 ORDER BY pos LIMIT 1";
+    let oldest: Option<i64> = db.row(sql, values![zero, position(n + 1, 0)?], |row| row.get(0))?;
     let first = oldest.map_or(0, |pos| pos - zero);
     let mut page = Page { lines: Vec::new(), next: after, head, first };
     if after >= head {
         return Ok(page);
     }
-    let mut statement = conn.prepare_cached("SELECT pos, text, hash FROM records WHERE pos > ?1 AND pos < ?2 ORDER BY pos LIMIT ?3")?;
+    let sql = "SELECT pos, text, hash FROM records WHERE pos > ?1 AND pos < ?2 ORDER BY pos LIMIT ?3";
     let from = position(n, after)?;
-    let mut rows = statement.query(params![from, position(n + 1, 0)?, limit.clamp(1, MAX_PAGE)])?;
-    let mut roots = if roots { Roots::after(conn, n, after)? } else { Roots::default() };
+    let mut roots = if roots { Roots::after(db, n, after)? } else { Roots::default() };
     let all = filter.is_all();
     let mut bytes = 0;
-    while let Some(row) = rows.next()? {
+    db.each(sql, values![from, position(n + 1, 0)?, limit.clamp(1, MAX_PAGE)], |row| {
         let (pos, text, hash): (i64, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
         page.next = after + (pos - from);
         // Roots of segments that were dropped.
@@ -127,10 +125,8 @@ pub(crate) fn page(conn: &Connection, uid: &str, after: i64, limit: i64, filter:
             page.lines.push(line);
         }
         roots.before(page.next + 1, &mut page.lines);
-        if bytes > MAX_BYTES {
-            break;
-        }
-    }
+        Ok(if bytes > MAX_BYTES { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    })?;
     Ok(page)
 }
 
@@ -139,16 +135,12 @@ pub(crate) fn page(conn: &Connection, uid: &str, after: i64, limit: i64, filter:
 struct Roots(Vec<(i64, String)>);
 
 impl Roots {
-    fn after(conn: &Connection, org: i64, after: i64) -> Outcome<Self> {
-        let mut statement =
-            conn.prepare_cached("SELECT last, text, signature FROM roots WHERE org = ?1 AND last > ?2 ORDER BY segment DESC")?;
-        let mut rows = statement.query([org, after])?;
-        let mut found = Vec::new();
-        while let Some(row) = rows.next()? {
-            let (text, signature): (String, String) = (row.get(1)?, row.get(2)?);
-            let root = Root::stored(text, signature).map_err(|e| Fault::Stored(format!("a root: {e}")))?;
-            found.push((row.get(0)?, root.to_line()));
-        }
+    fn after(db: &Db, org: i64, after: i64) -> Outcome<Self> {
+        let sql = "SELECT last, text, signature FROM roots WHERE org = ?1 AND last > ?2 ORDER BY segment DESC";
+        let found = db.rows(sql, values![org, after], |row| {
+            let root = Root::stored(row.get(1)?, row.get(2)?).map_err(|e| Fault::Stored(format!("a root: {e}")))?;
+            Ok((row.get(0)?, root.to_line()))
+        })?;
         Ok(Self(found))
     }
 

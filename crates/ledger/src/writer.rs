@@ -14,15 +14,16 @@ use std::sync::mpsc::Sender;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::cache::Cache;
 use crate::chain::{Tx, to_micros};
 use crate::clock::Clock;
-use crate::fault::{Outcome, unavailable};
-use crate::flusher::{Batch, Progress, lost};
-use crate::lock::Lock;
+use crate::fault::{Fault, Outcome};
+use crate::flusher::{Batch, Progress};
+use crate::open::Home;
+use crate::store::lock::Lock;
+use crate::store::{Db, StoreError};
 use crate::types::Refused;
 
 /// Longest that a commit waits for callers to come back, a quarter of a flush if that is shorter.
@@ -95,8 +96,12 @@ where
 
 /// The writer's own state.
 pub(crate) struct Writer {
-    pub(crate) conn: Connection,
-    pub(crate) lock: Lock,
+    pub(crate) db: Db,
+    pub(crate) lock: Option<Lock>,
+    /// Where to connect again.
+    pub(crate) home: Home,
+    /// A connection that was lost is not tried again before this.
+    pub(crate) again: Option<Instant>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) max_batch: usize,
     pub(crate) progress: Arc<Progress>,
@@ -106,13 +111,13 @@ pub(crate) struct Writer {
 
 /// The writer's work in hand.
 #[derive(Default)]
-struct Work {
+pub(crate) struct Work {
     /// Sent and not yet run.
-    waiting: VecDeque<Box<dyn Job>>,
+    pub(crate) waiting: VecDeque<Box<dyn Job>>,
     /// Run in the open transaction.
-    run: Vec<Box<dyn Job>>,
+    pub(crate) run: Vec<Box<dyn Job>>,
     /// What verbs read before.
-    cache: Cache,
+    pub(crate) cache: Cache,
     /// Whether the flusher has a batch: a commit now would wait for it anyway, so more verbs may join.
     flushing: bool,
     /// How many callers the last flush answered, and how many verbs have come since.
@@ -127,7 +132,7 @@ struct Work {
 }
 
 impl Work {
-    fn take(&mut self, message: Option<Message>) {
+    pub(crate) fn take(&mut self, message: Option<Message>) {
         match message {
             // What comes after the word to close is not run: its caller is told that the ledger is closed.
             Some(Message::Run(job)) if self.closing.is_none() => {
@@ -148,6 +153,11 @@ impl Work {
         }
     }
 
+    /// Whether the ledger is to be closed, or nobody is left to ask anything of it.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.ended
+    }
+
     /// Whether callers that were just answered may come back in a moment: who misses a flush waits for two.
     fn expects_more(&self) -> bool {
         !self.ended && self.come < self.answered && self.until.is_some_and(|until| Instant::now() < until)
@@ -156,7 +166,7 @@ impl Work {
 
 impl Writer {
     /// Serve until closed, or until the last handle is gone.
-    pub(crate) fn run(self, mut queue: mpsc::Receiver<Message>) {
+    pub(crate) fn run(mut self, mut queue: mpsc::Receiver<Message>) {
         let mut work = Work::default();
         loop {
             // No more than a batch is taken ahead, so that callers beyond the queue's bound wait for room.
@@ -173,7 +183,7 @@ impl Writer {
                 if !full && work.expects_more() {
                     std::thread::yield_now();
                 } else {
-                    self.commit(&mut work);
+                    self.commit(&mut work, &mut queue);
                 }
             } else if work.ended && work.run.is_empty() {
                 break;
@@ -195,10 +205,7 @@ impl Writer {
         if self.flushing.join().is_err() {
             tracing::error!("the ledger's flusher broke off");
         }
-        if let Err(error) = self.conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())) {
-            tracing::warn!(%error, "ledger closed without a checkpoint; the next open makes up for it");
-        }
-        drop(self.conn);
+        self.db.close();
         drop(self.lock);
         if let Some(done) = closing {
             let _ = done.send(());
@@ -206,47 +213,51 @@ impl Writer {
     }
 
     /// Run the next verb, in a transaction that is opened if there is none.
-    fn next(&self, work: &mut Work) {
+    fn next(&mut self, work: &mut Work) {
         let Some(mut job) = work.waiting.pop_front() else { return };
-        if self.progress.failed() {
-            job.answer(Err(&lost()));
+        if let Err(refused) = self.ready(work) {
+            job.answer(Err(&refused));
             return;
         }
         let done = self.verb(job.as_mut(), work.run.is_empty(), &mut work.cache);
         work.run.push(job);
-        if let Err(error) = done {
-            self.undo(work, &unavailable(&error));
+        if let Err(fault) = done {
+            if matches!(fault, Fault::Store(StoreError::Taken)) {
+                self.progress.fail("another core has opened the ledger");
+            }
+            self.undo(work, &fault.into());
         }
     }
 
-    fn verb(&self, job: &mut dyn Job, first: bool, cache: &mut Cache) -> rusqlite::Result<()> {
+    fn verb(&self, job: &mut dyn Job, first: bool, cache: &mut Cache) -> Outcome<()> {
         if first {
-            self.exec("BEGIN IMMEDIATE")?;
+            self.db.begin()?;
         }
-        self.exec("SAVEPOINT verb")?;
+        self.db.savepoint()?;
         cache.mark();
         let now = to_micros(self.clock.now());
-        let mut tx = Tx { conn: &self.conn, cache, now };
+        let mut tx = Tx { db: &self.db, cache, now };
         let keep = catch_unwind(AssertUnwindSafe(|| job.run(&mut tx))).unwrap_or(false);
-        if self.conn.is_autocommit() {
-            return Err(rusqlite::Error::SqliteFailure(
-                rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL),
-                Some("the store ended the transaction, it may be full".to_owned()),
-            ));
+        if let Some(error) = self.db.ended() {
+            return Err(error.into());
         }
         if !keep {
-            self.exec("ROLLBACK TO verb")?;
+            self.db.undo()?;
             cache.back();
         }
-        self.exec("RELEASE verb")
+        self.db.release()
     }
 
-    fn commit(&self, work: &mut Work) {
+    fn commit(&mut self, work: &mut Work, queue: &mut mpsc::Receiver<Message>) {
         let number = self.progress.next();
-        let heads = match work.cache.flush(&self.conn).and_then(|heads| self.exec("COMMIT").map(|()| heads)) {
+        let heads = match work.cache.flush(&self.db).and_then(|heads| self.db.commit().map(|()| heads)) {
             Ok(heads) => heads,
-            Err(error) => {
-                self.undo(work, &unavailable(&error));
+            Err(Fault::Store(StoreError::Doubt(what))) => {
+                self.resolve(work, queue, &what);
+                Vec::new()
+            }
+            Err(fault) => {
+                self.undo(work, &fault.into());
                 Vec::new()
             }
         };
@@ -255,29 +266,27 @@ impl Writer {
             job.answer(Ok(()));
         }
         work.flushing = true;
-        if let Err(unsent) = self.flusher.send(Batch { number, jobs, heads }) {
-            self.progress.fail();
+        self.flush(Batch { number, jobs, heads });
+    }
+
+    pub(crate) fn flush(&self, batch: Batch) {
+        if let Err(unsent) = self.flusher.send(batch) {
+            self.progress.fail("the flusher broke off");
             for job in unsent.0.jobs {
-                job.answer(Err(&lost()));
+                job.answer(Err(&self.progress.lost()));
             }
         }
     }
 
     /// Nothing of the open transaction is applied.
-    fn undo(&self, work: &mut Work, refused: &Refused) {
+    pub(crate) fn undo(&self, work: &mut Work, refused: &Refused) {
         work.cache.clear();
-        if !self.conn.is_autocommit()
-            && let Err(error) = self.conn.execute_batch("ROLLBACK")
-        {
-            tracing::error!(%error, "ledger rollback failed");
+        if let Err(fault) = self.db.rollback() {
+            tracing::error!(error = %Refused::from(fault), "ledger rollback failed");
         }
         tracing::error!(error = %refused, verbs = work.run.len(), "ledger batch not committed");
         for job in work.run.drain(..) {
             job.answer(Err(refused));
         }
-    }
-
-    fn exec(&self, sql: &str) -> rusqlite::Result<()> {
-        self.conn.prepare_cached(sql)?.execute([]).map(drop)
     }
 }

@@ -24,6 +24,7 @@ mod mcp;
 mod notices;
 mod oidc;
 mod orgs;
+mod postgres;
 mod races;
 mod records;
 mod restarts;
@@ -164,6 +165,7 @@ fn main() -> ExitCode {
         .alone("restarts_certificate_expired", |p| Box::pin(restarts::certificate_expired(p)))
         .alone("restarts_another_ledger", |p| Box::pin(restarts::another_ledger(p)))
         .alone("restarts_restored_ledger", |p| Box::pin(restarts::restored_ledger(p)))
+        .alone("postgres_keeps_the_ledger_goes_and_comes_back", |p| Box::pin(postgres::keeps_the_ledger(p)))
         .test("tenancy_a_username_belongs_to_one_agent_of_a_tree", |p| Box::pin(tenancy::a_username_belongs_to_one_agent_of_a_tree(p)))
         .test("tenancy_a_deleted_namespace_is_made_anew", |p| Box::pin(tenancy::a_deleted_namespace_is_made_anew(p)))
         .run(|polity| {

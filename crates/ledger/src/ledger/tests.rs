@@ -5,9 +5,17 @@ use std::sync::mpsc::{Receiver, channel};
 use super::*;
 use crate::clock::SystemClock;
 use crate::record::Entry;
+use crate::store::sqlite;
 
 fn open_in(dir: &tempfile::TempDir) -> Ledger {
     Ledger::open(Config::new(dir.path(), "test"), Arc::new(SystemClock)).unwrap()
+}
+
+fn sqlite_of<'a>(tx: &Tx<'a>) -> &'a rusqlite::Connection {
+    match tx.db {
+        Db::Sqlite(conn) => conn,
+        Db::Postgres(_) => panic!("opened in a directory"),
+    }
 }
 
 fn org(uid: &str) -> OrgId {
@@ -50,7 +58,7 @@ async fn a_commit_that_fails_applies_nothing() {
     queued(&ledger, 1).await;
     let bad = tokio::spawn(async move {
         let violation = "PRAGMA defer_foreign_keys = ON; INSERT INTO once VALUES (99, 'key', 1)";
-        two.write(move |tx| Ok(tx.conn.execute_batch(violation)?)).await
+        two.write(move |tx| Ok(sqlite_of(tx).execute_batch(violation)?)).await
     });
     queued(&ledger, 2).await;
     let fenced = tokio::spawn({
@@ -92,8 +100,8 @@ async fn a_database_on_a_read_only_volume() {
     let ledger = open_in(&dir);
     ledger.digest(&org("u1"), "1").await.unwrap();
     ledger.close().await;
-    let conn = crate::schema::open_immutable(&dir.path().join(crate::schema::FILE)).unwrap();
-    assert_eq!(read::export(&conn, "u1", 1, 10).unwrap().len(), 1);
+    let db = Db::Sqlite(sqlite::open_immutable(&dir.path().join(sqlite::FILE)).unwrap());
+    assert_eq!(read::export(&db, "u1", 1, 10).unwrap().len(), 1);
 }
 
 /// A disk that flushes when told: it says that it has begun, then waits for the result.
@@ -114,7 +122,8 @@ impl Disk for Told {
 fn told(dir: &tempfile::TempDir) -> (Ledger, Receiver<()>, std::sync::mpsc::Sender<std::io::Result<()>>) {
     let config = Config::new(dir.path(), "test");
     let opened = open(&config).unwrap();
-    let wal = Wal::of(&opened.path).unwrap();
+    let Home::File(path) = &opened.home else { panic!("a directory has a file") };
+    let wal = Wal::of(path).unwrap();
     let (begun, has_begun) = channel();
     let (result, told) = channel();
     let disk = Box::new(Told { begun, result: told, wal });
@@ -216,7 +225,7 @@ async fn a_flush_that_fails_stops_the_ledger() {
 async fn the_database_keeps_its_own_order() {
     let dir = tempfile::tempdir().unwrap();
     let pragma =
-        |name: &'static str| move |tx: &mut Tx<'_>| Ok(tx.conn.query_row(name, [], |row| row.get::<_, rusqlite::types::Value>(0))?);
+        |name: &'static str| move |tx: &mut Tx<'_>| Ok(sqlite_of(tx).query_row(name, [], |row| row.get::<_, rusqlite::types::Value>(0))?);
     let ledger = open_in(&dir);
     for (name, wanted) in [
         // NORMAL: the log is flushed before each checkpoint; that a commit lasts is the flusher's work.

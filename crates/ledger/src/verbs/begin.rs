@@ -1,12 +1,11 @@
 //! `begin`: turn a hold into a start, or reserve and start. Committed before anything runs.
 
-use rusqlite::{OptionalExtension, params};
-
 use crate::attempts::{self, AttemptRow};
 use crate::chain::{Tx, to_micros};
 use crate::fault::Outcome;
 use crate::record::kind;
 use crate::spend::{Phase, Spend};
+use crate::store::values;
 use crate::types::{Amounts, Begin, Begun, Idempotency, KeyedDigest, Refused, State, unit};
 use crate::verbs::settle::carried;
 use crate::verbs::{already, check_amounts, check_name, check_subject, entry, same_action, state_name};
@@ -18,7 +17,7 @@ pub(crate) fn begin(tx: &mut Tx<'_>, epoch: i64, begin: Begin, input: KeyedDiges
     check_amounts(&begin.reserve)?;
     check_name("the executor", &begin.executor)?;
     let org = tx.org(&begin.subject.org)?;
-    let hold = attempts::find(tx.conn, org.n, &begin.subject.id)?;
+    let hold = attempts::find(tx.db, org.n, &begin.subject.id)?;
     if let Some(row) = &hold {
         match row.state {
             State::Begun if row.executor == begin.executor => {
@@ -80,10 +79,10 @@ fn start(tx: &mut Tx<'_>, begin: Begin, input: KeyedDigest, resume: String, hold
     row.last_seq = seq;
     row.begun = Some(tx.now);
     if held {
-        attempts::update(tx.conn, &row)?;
+        attempts::update(tx.db, &row)?;
     } else {
         row.first_seq = seq;
-        row.n = attempts::insert(tx.conn, &row)?;
+        row.n = attempts::insert(tx.db, &row)?;
     }
     tx.cache.begin(row, carried);
     Ok(Begun { seq, input, again: false })
@@ -92,7 +91,7 @@ fn start(tx: &mut Tx<'_>, begin: Begin, input: KeyedDigest, resume: String, hold
 fn keep_key(tx: &Tx<'_>, row: &AttemptRow, caller: &str, key: Option<&Idempotency>, recorded: &mut String) -> Outcome<()> {
     let Some(key) = key else { return Ok(()) };
     recorded.clone_from(&key.key);
-    attempts::keep_key(tx.conn, row, caller, key, tx.now)
+    attempts::keep_key(tx.db, row, caller, key, tx.now)
 }
 
 impl Tx<'_> {
@@ -100,11 +99,8 @@ impl Tx<'_> {
     fn check_unused(&self, org: i64, id: &str, keys: &[String]) -> Outcome<()> {
         for key in keys {
             check_name("a single-use key", key)?;
-            let by: Option<String> = self
-                .conn
-                .prepare_cached("SELECT attempt FROM consumed WHERE org = ?1 AND key = ?2")?
-                .query_row(params![org, key], |row| row.get(0))
-                .optional()?;
+            let sql = "SELECT attempt FROM consumed WHERE org = ?1 AND key = ?2";
+            let by: Option<String> = self.db.row(sql, values![org, key], |row| row.get(0))?;
             if by.is_some_and(|by| by != id) {
                 return Err(Refused::AlreadyUsed { key: key.clone() }.into());
             }
@@ -114,7 +110,7 @@ impl Tx<'_> {
 
     fn consume(&self, org: i64, id: &str, keys: &[String]) -> Outcome<()> {
         for key in keys {
-            self.conn.prepare_cached("INSERT OR IGNORE INTO consumed VALUES (?1, ?2, ?3)")?.execute(params![org, key, id])?;
+            self.db.execute("INSERT INTO consumed VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING", values![org, key, id])?;
         }
         Ok(())
     }

@@ -2,13 +2,13 @@
 //!
 //! Together with the digests in the records this is what a past decision is replayed from.
 
-use rusqlite::{OptionalExtension, params};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::chain::{Tx, micros};
 use crate::fault::Outcome;
 use crate::record::{Entry, hash_of, kind};
+use crate::store::values;
 use crate::types::{Actor, OrgId, Target};
 use crate::verbs::check_name;
 
@@ -47,11 +47,8 @@ pub(crate) fn define(tx: &mut Tx<'_>, epoch: i64, definition: Definition, text: 
     check_name("the kind", &kind)?;
     check_name("the name", &name)?;
     let org = tx.org(&org)?;
-    let before: Option<(i64, String)> = tx
-        .conn
-        .prepare_cached("SELECT n, digest FROM in_force WHERE org = ?1 AND kind = ?2 AND namespace = ?3 AND name = ?4 AND until IS NULL")?
-        .query_row(params![org.n, kind, namespace, name], |row| Ok((row.get(0)?, row.get(1)?)))
-        .optional()?;
+    let sql = "SELECT n, digest FROM in_force WHERE org = ?1 AND kind = ?2 AND namespace = ?3 AND name = ?4 AND until IS NULL";
+    let before: Option<(i64, String)> = tx.db.row(sql, values![org.n, &kind, &namespace, &name], |row| Ok((row.get(0)?, row.get(1)?)))?;
     let digest = text.as_deref().map(hash_of).unwrap_or_default();
     let previous = before.as_ref().map(|(_, digest)| digest.clone()).unwrap_or_default();
     if digest == previous {
@@ -59,13 +56,12 @@ pub(crate) fn define(tx: &mut Tx<'_>, epoch: i64, definition: Definition, text: 
     }
     let now = micros(tx.now);
     if let Some((n, _)) = before {
-        tx.conn.prepare_cached("UPDATE in_force SET until = ?2 WHERE n = ?1")?.execute([n, now])?;
+        tx.db.execute("UPDATE in_force SET until = ?2 WHERE n = ?1", values![n, now])?;
     }
     if let Some(text) = text {
-        tx.conn.prepare_cached("INSERT OR IGNORE INTO definitions VALUES (?1, ?2, ?3)")?.execute(params![org.n, digest, text])?;
-        tx.conn
-            .prepare_cached("INSERT INTO in_force (org, kind, namespace, name, digest, since) VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
-            .execute(params![org.n, kind, namespace, name, digest, now])?;
+        tx.db.execute("INSERT INTO definitions VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING", values![org.n, &digest, &text])?;
+        let sql = "INSERT INTO in_force (org, kind, namespace, name, digest, since) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+        tx.db.execute(sql, values![org.n, &kind, &namespace, &name, &digest, now])?;
     }
     let mut record = Entry {
         kind: kind::DEFINITION.to_owned(),

@@ -4,12 +4,12 @@
 //! Results that are kept for collection go too. Texts of inputs that the Org has recorded in full are part of the chain:
 //! they go with their segment only.
 
-use rusqlite::{OptionalExtension, params};
 use serde_json::json;
 
 use crate::chain::Tx;
 use crate::fault::Outcome;
 use crate::record::{Entry, kind};
+use crate::store::values;
 use crate::types::OrgId;
 use crate::verbs::check_name;
 
@@ -19,22 +19,15 @@ pub(crate) fn erase(tx: &mut Tx<'_>, epoch: i64, org: &OrgId, name: &str) -> Out
     check_name("the erasure's name", name)?;
     let Some(org) = tx.find_org(&org.uid)? else { return Ok(None) };
     let once = format!("erasure/{name}");
-    let before: Option<i64> = tx
-        .conn
-        .prepare_cached("SELECT seq FROM once WHERE org = ?1 AND key = ?2")?
-        .query_row(params![org.n, once], |row| row.get(0))
-        .optional()?;
+    let before: Option<i64> = tx.db.row("SELECT seq FROM once WHERE org = ?1 AND key = ?2", values![org.n, &once], |row| row.get(0))?;
     if before.is_some() {
         return Ok(None);
     }
-    let keys = tx
-        .conn
-        .prepare_cached("SELECT id FROM keys WHERE org = ?1 AND key IS NOT NULL ORDER BY made, id")?
-        .query_map([org.n], |row| row.get(0))?
-        .collect::<rusqlite::Result<Vec<String>>>()?;
-    // What is deleted is overwritten with zeros, as `secure_delete` has it.
-    tx.conn.execute("UPDATE keys SET key = NULL WHERE org = ?1", [org.n])?;
-    tx.conn.execute("DELETE FROM results WHERE attempt IN (SELECT n FROM attempts WHERE org = ?1)", [org.n])?;
+    let sql = "SELECT id FROM keys WHERE org = ?1 AND key IS NOT NULL ORDER BY made, id";
+    let keys: Vec<String> = tx.db.rows(sql, values![org.n], |row| row.get(0))?;
+    // What is deleted is overwritten with zeros, as SQLite's `secure_delete` has it; a server is told to afterwards.
+    tx.db.execute("UPDATE keys SET key = NULL WHERE org = ?1", values![org.n])?;
+    tx.db.execute("DELETE FROM results WHERE attempt IN (SELECT n FROM attempts WHERE org = ?1)", values![org.n])?;
     let record = Entry {
         kind: kind::ERASURE.to_owned(),
         reason: "KeysDestroyed".to_owned(),
@@ -42,6 +35,6 @@ pub(crate) fn erase(tx: &mut Tx<'_>, epoch: i64, org: &OrgId, name: &str) -> Out
         ..Entry::default()
     };
     let seq = tx.append(&org.id.uid, record)?;
-    tx.conn.prepare_cached("INSERT INTO once VALUES (?1, ?2, ?3)")?.execute(params![org.n, once, seq])?;
+    tx.db.execute("INSERT INTO once VALUES (?1, ?2, ?3)", values![org.n, &once, seq])?;
     Ok(Some(keys))
 }

@@ -8,6 +8,7 @@ use crate::attempts;
 use crate::cache::OrgRow;
 use crate::chain::{Tx, micros};
 use crate::fault::{Fault, Outcome};
+use crate::store::values;
 use crate::types::Attempt;
 use crate::verbs::release::give_back;
 
@@ -22,19 +23,18 @@ const KEPT: SignedDuration = SignedDuration::from_hours(24);
 pub(crate) fn expire(tx: &mut Tx<'_>, epoch: i64) -> Outcome<Vec<Attempt>> {
     tx.fence(epoch)?;
     let mut lapsed = Vec::new();
-    for (mut row, id) in attempts::lapsed(tx.conn, tx.now, AT_ONCE)? {
+    for (mut row, id) in attempts::lapsed(tx.db, tx.now, AT_ONCE)? {
         let org: OrgRow = tx.org(&id)?;
         give_back(tx, &org, &mut row, HOLD_EXPIRED, "ledger")?;
         lapsed.push(row.attempt(id, None)?);
     }
     let day_ago = tx.now.checked_sub(KEPT).map_err(|e| Fault::Stored(e.to_string()))?;
-    tx.conn.prepare_cached("DELETE FROM results WHERE until <= ?1")?.execute([micros(tx.now)])?;
-    tx.conn
-        .prepare_cached(
-            "DELETE FROM idempotency WHERE made < ?1 AND NOT EXISTS
-               (SELECT 1 FROM attempts a WHERE a.org = idempotency.org AND a.id = idempotency.attempt AND a.state < 2)",
-        )?
-        .execute([micros(day_ago)])?;
+    tx.db.execute("DELETE FROM results WHERE until <= ?1", values![micros(tx.now)])?;
+    tx.db.execute(
+        "DELETE FROM idempotency WHERE made < ?1 AND NOT EXISTS
+           (SELECT 1 FROM attempts a WHERE a.org = idempotency.org AND a.id = idempotency.attempt AND a.state < 2)",
+        values![micros(day_ago)],
+    )?;
     tx.prune_counters(day_ago)?;
     Ok(lapsed)
 }

@@ -15,7 +15,7 @@ pub(crate) fn hold(tx: &mut Tx<'_>, epoch: i64, hold: Hold, input: KeyedDigest) 
     check_subject(&subject, charges.len())?;
     check_amounts(&reserve)?;
     let org = tx.org(&subject.org)?;
-    if let Some(row) = attempts::find(tx.conn, org.n, &subject.id)? {
+    if let Some(row) = attempts::find(tx.db, org.n, &subject.id)? {
         if row.state != State::Held {
             return Err(already(&row.id, state_name(row.state)));
         }
@@ -39,11 +39,11 @@ pub(crate) fn hold(tx: &mut Tx<'_>, epoch: i64, hold: Hold, input: KeyedDigest) 
     record.charged = charged;
     if let Some(key) = &idempotency {
         record.idempotency_key.clone_from(&key.key);
-        attempts::keep_key(tx.conn, &row, &caller, key, tx.now)?;
+        attempts::keep_key(tx.db, &row, &caller, key, tx.now)?;
     }
     let seq = tx.append(&org.id.uid, record)?;
     row.first_seq = seq;
     row.last_seq = seq;
-    attempts::insert(tx.conn, &row)?;
+    attempts::insert(tx.db, &row)?;
     Ok(Held { seq, input })
 }

@@ -102,7 +102,7 @@ impl Tx<'_> {
         let Some(key) = key else { return Ok(()) };
         check_name("the idempotency key", &key.key)?;
         let caller = &subject.actor.username;
-        match attempts::find_key(self.conn, org, caller, &subject.verb, &key.key)? {
+        match attempts::find_key(self.db, org, caller, &subject.verb, &key.key)? {
             Some((body, _)) if body != key.body => Err(Refused::IdempotencyKeyReused.into()),
             Some((_, id)) if id != subject.id => Err(Refused::IdempotencyReplay { id }.into()),
             _ => Ok(()),

@@ -1,10 +1,9 @@
 //! `note`: a record that reserves nothing.
 
-use rusqlite::{OptionalExtension, params};
-
 use crate::chain::Tx;
 use crate::fault::{Outcome, invalid};
 use crate::record::{Entry, kind};
+use crate::store::values;
 use crate::types::{KeyedDigest, Note};
 use crate::verbs::{check_name, entry, lift_facts};
 
@@ -22,12 +21,7 @@ pub(crate) fn note(tx: &mut Tx<'_>, epoch: i64, note: Note, input: Option<KeyedD
     let org = tx.org(&org)?;
     if let Some(key) = &once {
         check_name("the key", key)?;
-        let before = tx
-            .conn
-            .prepare_cached("SELECT seq FROM once WHERE org = ?1 AND key = ?2")?
-            .query_row(params![org.n, key], |row| row.get(0))
-            .optional()?;
-        if let Some(seq) = before {
+        if let Some(seq) = tx.db.row("SELECT seq FROM once WHERE org = ?1 AND key = ?2", values![org.n, key], |row| row.get(0))? {
             return Ok(seq);
         }
     }
@@ -42,7 +36,7 @@ pub(crate) fn note(tx: &mut Tx<'_>, epoch: i64, note: Note, input: Option<KeyedD
     lift_facts(&mut record, facts);
     let seq = tx.append(&org.id.uid, record)?;
     if let Some(key) = &once {
-        tx.conn.prepare_cached("INSERT INTO once VALUES (?1, ?2, ?3)")?.execute(params![org.n, key, seq])?;
+        tx.db.execute("INSERT INTO once VALUES (?1, ?2, ?3)", values![org.n, key, seq])?;
     }
     Ok(seq)
 }

@@ -16,7 +16,7 @@ pub(crate) fn release(tx: &mut Tx<'_>, epoch: i64, release: &Release) -> Outcome
     check_name("the id", &release.id)?;
     let not_found = || Fault::from(Refused::NotFound { id: release.id.clone() });
     let org = tx.find_org(&release.org.uid)?.ok_or_else(not_found)?;
-    let mut row = attempts::find(tx.conn, org.n, &release.id)?.ok_or_else(not_found)?;
+    let mut row = attempts::find(tx.db, org.n, &release.id)?.ok_or_else(not_found)?;
     match row.state {
         State::Held => give_back(tx, &org, &mut row, &release.reason, &release.by),
         State::Released => Ok(row.last_seq),
@@ -39,6 +39,6 @@ pub(crate) fn give_back(tx: &mut Tx<'_>, org: &OrgRow, row: &mut AttemptRow, rea
     row.state = State::Released;
     row.reason = reason.to_owned();
     row.last_seq = tx.append(&org.id.uid, record)?;
-    attempts::update(tx.conn, row)?;
+    attempts::update(tx.db, row)?;
     Ok(row.last_seq)
 }

@@ -5,12 +5,12 @@
 //! action whose outcome may still be settled.
 
 use jiff::Timestamp;
-use rusqlite::{OptionalExtension, params};
 use serde_json::json;
 
 use crate::chain::{Tx, micros, position};
 use crate::fault::Outcome;
 use crate::record::{Entry, kind};
+use crate::store::values;
 use crate::types::OrgId;
 
 /// Drop the oldest segment of an Org's chain, if all of it was written before a time. Returns the sequences of its first
@@ -18,29 +18,20 @@ use crate::types::OrgId;
 pub(crate) fn retain(tx: &mut Tx<'_>, epoch: i64, org: &OrgId, before: Timestamp) -> Outcome<Option<(i64, i64)>> {
     tx.fence(epoch)?;
     let Some(org) = tx.find_org(&org.uid)? else { return Ok(None) };
-    let oldest: Option<(i64, i64, i64)> = tx
-        .conn
-        .prepare_cached(
-            "SELECT segment, first, last FROM roots
-             WHERE org = ?1 AND dropped IS NULL AND last_time < ?2 AND last < ?3 ORDER BY segment LIMIT 1",
-        )?
-        .query_row(params![org.n, micros(before), org.seq], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
-        .optional()?;
+    let sql = "SELECT segment, first, last FROM roots
+        WHERE org = ?1 AND dropped IS NULL AND last_time < ?2 AND last < ?3 ORDER BY segment LIMIT 1";
+    let oldest: Option<(i64, i64, i64)> =
+        tx.db.row(sql, values![org.n, micros(before), org.seq], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
     let Some((segment, first, last)) = oldest else { return Ok(None) };
-    let needed: Option<i64> = tx
-        .conn
-        .prepare_cached(
-            "SELECT min(first_seq) FROM attempts WHERE org = ?1 AND (state < 2 OR (outcome = 2 AND resolved = 0)) AND first_seq <= ?2",
-        )?
-        .query_row([org.n, last], |row| row.get(0))?;
+    let sql = "SELECT min(first_seq) FROM attempts WHERE org = ?1 AND (state < 2 OR (outcome = 2 AND resolved = 0)) AND first_seq <= ?2";
+    let needed: Option<i64> = tx.db.value(sql, values![org.n, last])?;
     // The oldest segment that is left is looked at: whatever is needed of it, or of one before, keeps it.
     if needed.is_some() {
         return Ok(None);
     }
-    tx.conn
-        .prepare_cached("DELETE FROM records WHERE pos >= ?1 AND pos <= ?2")?
-        .execute([position(org.n, first)?, position(org.n, last)?])?;
-    tx.conn.prepare_cached("UPDATE roots SET dropped = ?3 WHERE org = ?1 AND segment = ?2")?.execute([org.n, segment, micros(tx.now)])?;
+    let (from, to) = (position(org.n, first)?, position(org.n, last)?);
+    tx.db.execute("DELETE FROM records WHERE pos >= ?1 AND pos <= ?2", values![from, to])?;
+    tx.db.execute("UPDATE roots SET dropped = ?3 WHERE org = ?1 AND segment = ?2", values![org.n, segment, micros(tx.now)])?;
     let facts = [("segment", segment), ("first", first), ("last", last)];
     let record = Entry {
         kind: kind::RETENTION.to_owned(),

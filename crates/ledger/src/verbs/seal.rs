@@ -5,7 +5,6 @@
 
 use jiff::{SignedDuration, Timestamp};
 use rand::TryRngCore;
-use rusqlite::{OptionalExtension, params};
 use serde::Deserialize;
 
 use crate::chain::{Tx, micros, position};
@@ -13,6 +12,7 @@ use crate::fault::{Fault, Outcome};
 use crate::record::{FORMAT, NO_PREVIOUS, hash_of};
 use crate::root::{Endorsement, KEY, KIND, ROOT, Statement};
 use crate::signer::{SEED, Signer};
+use crate::store::values;
 use crate::to_canonical::to_canonical;
 use crate::types::{OrgId, Refused};
 
@@ -71,17 +71,13 @@ pub(crate) fn seal(tx: &mut Tx<'_>, epoch: i64, when: &Sealing) -> Outcome<usize
 
 impl Tx<'_> {
     fn open_segments(&self) -> Outcome<Vec<Open>> {
-        let mut statement = self.conn.prepare_cached(
-            "SELECT o.n, o.name, o.uid, o.seq, coalesce(r.segment, 0), coalesce(r.last, 0), r.text, coalesce(r.key_id, '')
-             FROM orgs o LEFT JOIN roots r ON r.org = o.n AND r.segment = (SELECT max(segment) FROM roots WHERE org = o.n)",
-        )?;
-        let mut rows = statement.query([])?;
-        let mut found = Vec::new();
-        while let Some(row) = rows.next()? {
+        let sql = "SELECT o.n, o.name, o.uid, o.seq, coalesce(r.segment, 0), coalesce(r.last, 0), r.text, coalesce(r.key_id, '')
+            FROM orgs o LEFT JOIN roots r ON r.org = o.n AND r.segment = (SELECT max(segment) FROM roots WHERE org = o.n)";
+        let mut found = self.db.rows(sql, &[], |row| {
             let id = OrgId { name: row.get(1)?, uid: row.get(2)? };
             let text: Option<String> = row.get(6)?;
             let stored: i64 = row.get(3)?;
-            let open = Open {
+            Ok(Open {
                 n: row.get(0)?,
                 // What this batch has appended is known to the cache only.
                 head: self.cache.org(&id.uid).map_or(stored, |org| org.seq),
@@ -90,19 +86,16 @@ impl Tx<'_> {
                 sealed: row.get(5)?,
                 previous: text.map_or_else(|| NO_PREVIOUS.to_owned(), |text| hash_of(&text)),
                 key: row.get(7)?,
-            };
-            if open.head > open.sealed {
-                found.push(open);
-            }
-        }
+            })
+        })?;
+        found.retain(|open| open.head > open.sealed);
         Ok(found)
     }
 
     fn written(&self, org: i64, seq: i64) -> Outcome<(String, Timestamp)> {
-        let (hash, text): (String, String) = self
-            .conn
-            .prepare_cached("SELECT hash, text FROM records WHERE pos = ?1")?
-            .query_row([position(org, seq)?], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let sql = "SELECT hash, text FROM records WHERE pos = ?1";
+        let found: Option<(String, String)> = self.db.row(sql, values![position(org, seq)?], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let (hash, text) = found.ok_or_else(|| Fault::Stored(format!("record {seq} is missing")))?;
         Ok((hash, serde_json::from_str::<Time>(&text)?.time))
     }
 
@@ -120,7 +113,7 @@ impl Tx<'_> {
 
     fn close(&self, open: &mut Open, last: i64, signer: &Signer) -> Outcome<()> {
         let (last_hash, last_time) = self.written(open.n, last)?;
-        let installation = self.conn.query_row("SELECT value FROM meta WHERE name = 'installation'", [], |row| row.get(0))?;
+        let installation = self.db.value("SELECT value FROM meta WHERE name = 'installation'", &[])?;
         let statement = Statement {
             kind: KIND.to_owned(),
             format: FORMAT,
@@ -139,11 +132,10 @@ impl Tx<'_> {
         };
         let text = to_canonical(&statement)?;
         let signature = signer.sign(ROOT, &text);
-        self.conn
-            .prepare_cached(
-                "INSERT INTO roots (org, segment, first, last, last_time, key_id, text, signature) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-            )?
-            .execute(params![open.n, statement.segment, statement.first, last, micros(last_time), signer.id(), text, signature])?;
+        self.db.execute(
+            "INSERT INTO roots (org, segment, first, last, last_time, key_id, text, signature) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            values![open.n, statement.segment, statement.first, last, micros(last_time), signer.id(), &text, &signature],
+        )?;
         open.segment += 1;
         open.sealed = last;
         open.previous = hash_of(&text);
@@ -153,10 +145,8 @@ impl Tx<'_> {
 
     /// How the present key follows from another one; all endorsements if that is not known.
     fn endorsements(&self, since: &str) -> Outcome<Vec<Endorsement>> {
-        let mut statement = self.conn.prepare_cached("SELECT id, public, by, signature FROM signers ORDER BY n")?;
-        let mut rows = statement.query([])?;
         let mut found = Vec::new();
-        while let Some(row) = rows.next()? {
+        self.db.rows("SELECT id, public, by, signature FROM signers ORDER BY n", &[], |row| {
             let (id, by): (String, Option<String>) = (row.get(0)?, row.get(2)?);
             if let Some(by) = by {
                 found.push(Endorsement { public_key: row.get(1)?, by, signature: row.get(3)? });
@@ -164,17 +154,15 @@ impl Tx<'_> {
             if id == since {
                 found.clear();
             }
-        }
+            Ok(())
+        })?;
         Ok(found)
     }
 
     /// The key in use; a new one when there is none, or when it is too old.
     fn signer(&mut self, longest: SignedDuration) -> Outcome<Signer> {
-        let present: Option<(i64, Vec<u8>)> = self
-            .conn
-            .prepare_cached("SELECT made, seed FROM signers WHERE seed IS NOT NULL ORDER BY n DESC LIMIT 1")?
-            .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))
-            .optional()?;
+        let sql = "SELECT made, seed FROM signers WHERE seed IS NOT NULL ORDER BY n DESC LIMIT 1";
+        let present: Option<(i64, Vec<u8>)> = self.db.row(sql, &[], |row| Ok((row.get(0)?, row.get(1)?)))?;
         let unusable = || Fault::Stored("a signing key is unusable".to_owned());
         let present = match present {
             None => None,
@@ -198,11 +186,9 @@ impl Tx<'_> {
         let signer = Signer::from_seed(&seed).ok_or_else(|| Fault::Stored("a signing key is unusable".to_owned()))?;
         let by = before.map(Signer::id);
         let signature = before.map(|old| old.sign(KEY, signer.public()));
-        self.conn.execute("UPDATE signers SET seed = NULL", [])?;
-        self.conn.execute(
-            "INSERT INTO signers (id, public, seed, made, by, signature) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-            params![signer.id(), signer.public(), seed.as_slice(), micros(self.now), by, signature],
-        )?;
+        self.db.execute("UPDATE signers SET seed = NULL", &[])?;
+        let sql = "INSERT INTO signers (id, public, seed, made, by, signature) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+        self.db.execute(sql, values![signer.id(), signer.public(), seed.as_slice(), micros(self.now), by, signature.as_deref()])?;
         Ok(signer)
     }
 }

@@ -4,14 +4,13 @@
 //! it did and writes nothing, but for a person's resolution of an unknown outcome. Use beyond the reservation
 //! is counted and recorded, never lost.
 
-use rusqlite::params;
-
 use crate::attempts::{self, AttemptRow};
 use crate::cache::OrgRow;
 use crate::chain::{Tx, micros, position};
 use crate::fault::{Fault, Outcome as Done, invalid};
 use crate::record::{Cost, Entry, kind};
 use crate::spend::Phase;
+use crate::store::values;
 use crate::types::{Amounts, KeyedDigest, Outcome, Refused, Settle, Settled, State, unit};
 use crate::verbs::{check_amounts, check_name, lift_facts};
 
@@ -29,7 +28,7 @@ pub(crate) fn settle(tx: &mut Tx<'_>, epoch: i64, settle: Settle, result: Option
     let org = tx.find_org(&settle.org.uid)?.ok_or_else(not_found)?;
     let (row, from) = match tx.cache.take_begun(org.n, &settle.id) {
         Some((row, from)) => (row, Some(from)),
-        None => (attempts::find(tx.conn, org.n, &settle.id)?.ok_or_else(not_found)?, None),
+        None => (attempts::find(tx.db, org.n, &settle.id)?.ok_or_else(not_found)?, None),
     };
     let digest = result.as_ref().map(|(_, digest)| digest.clone());
     match row.state {
@@ -108,13 +107,11 @@ fn write(
     }
     lift_facts(&mut record, settle.facts);
     row.last_seq = tx.append(&org.id.uid, record)?;
-    attempts::update(tx.conn, &row)?;
+    attempts::update(tx.db, &row)?;
     if let Some((text, _)) = result {
-        tx.conn.prepare_cached("INSERT OR REPLACE INTO results VALUES (?1, ?2, ?3)")?.execute(params![
-            row.n,
-            micros(tx.now).saturating_add(RESULT_KEPT_MICROS),
-            text
-        ])?;
+        let sql =
+            "INSERT INTO results VALUES (?1, ?2, ?3) ON CONFLICT (attempt) DO UPDATE SET until = excluded.until, text = excluded.text";
+        tx.db.execute(sql, values![row.n, micros(tx.now).saturating_add(RESULT_KEPT_MICROS), &text])?;
     }
     Ok(Settled { seq: row.last_seq, result: row.result, outcome: row.outcome })
 }
@@ -143,7 +140,7 @@ pub(crate) fn carried(from: &Entry) -> Entry {
 /// The same, from the stored record.
 pub(crate) fn read_carried(tx: &Tx<'_>, org: &OrgRow, row: &AttemptRow) -> Done<Entry> {
     let pos = position(org.n, row.begin_seq.unwrap_or(row.first_seq))?;
-    let text: String = tx.conn.prepare_cached("SELECT text FROM records WHERE pos = ?1")?.query_row([pos], |row| row.get(0))?;
+    let text: String = tx.db.value("SELECT text FROM records WHERE pos = ?1", values![pos])?;
     Ok(carried(&serde_json::from_str(&text)?))
 }
 

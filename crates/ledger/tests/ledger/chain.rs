@@ -1,11 +1,12 @@
 //! Chains: what is exported verifies, and whatever is done to it is found and named.
 
 use polity_ledger::record::NO_PREVIOUS;
-use polity_ledger::{Broken, Clock, Config, Expect, Flaw, Head, Ledger, Outcome, Record, Verified, canonical, read_lines, verify_with};
+use polity_ledger::{Broken, Clock, Expect, Flaw, Head, Ledger, Outcome, Record, Verified, canonical, read_lines, verify_with};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::common::{HandClock, Rig, begin_at, org, settle};
+use crate::home::Home;
 
 /// A chain of 12 records as exported lines.
 async fn lines() -> Vec<String> {
@@ -211,9 +212,9 @@ async fn each_org_has_a_chain_of_its_own() {
 
 #[tokio::test]
 async fn the_first_record_names_the_installation() {
-    let dir = tempfile::tempdir().unwrap();
+    let home = Home::new();
     let clock: std::sync::Arc<dyn Clock> = HandClock::new();
-    let ledger = Ledger::open(Config::new(dir.path(), "production"), clock).unwrap();
+    let ledger = Ledger::open(home.config("production"), clock).unwrap();
     ledger.digest(&org(), "1").await.unwrap();
     let record = ledger.export(&org(), 1, 1).await.unwrap().remove(0);
     assert_eq!((record.installation.as_str(), record.org.clone()), ("production", org()));

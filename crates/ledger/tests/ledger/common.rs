@@ -1,16 +1,16 @@
 //! What the tests share: a clock to turn, requests to vary, and a recount of the counters from the records.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use jiff::{SignedDuration, Timestamp};
 use polity_ledger::{
-    Amounts, Begin, Charge, Clock, Config, CounterKey, Hold, Ledger, OrgId, Outcome, Record, Settle, Subject, Target, Verdict, Window, unit,
+    Amounts, Begin, Charge, Clock, CounterKey, Hold, Ledger, OrgId, Outcome, Record, Settle, Subject, Target, Verdict, Window, unit,
 };
-use rusqlite::Connection;
 use serde_json::json;
+
+use crate::home::Home;
 
 /// A clock that stands until it is turned.
 #[derive(Debug)]
@@ -33,24 +33,24 @@ impl Clock for HandClock {
 }
 
 pub(crate) struct Rig {
-    pub(crate) dir: tempfile::TempDir,
+    pub(crate) home: Home,
     pub(crate) clock: Arc<HandClock>,
     pub(crate) ledger: Ledger,
 }
 
 impl Rig {
     pub(crate) fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        let home = Home::new();
         let clock = HandClock::new();
-        let ledger = Ledger::open(Config::new(dir.path(), "test"), Arc::clone(&clock) as Arc<dyn Clock>).unwrap();
-        Self { dir, clock, ledger }
+        let ledger = Ledger::open(home.config("test"), Arc::clone(&clock) as Arc<dyn Clock>).unwrap();
+        Self { home, clock, ledger }
     }
 
     /// Close and open again.
     pub(crate) async fn reopen(&mut self) {
         self.ledger.close().await;
         let clock = Arc::clone(&self.clock) as Arc<dyn Clock>;
-        self.ledger = Ledger::open(Config::new(self.dir.path(), "test"), clock).unwrap();
+        self.ledger = Ledger::open(self.home.config("test"), clock).unwrap();
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -202,12 +202,4 @@ pub(crate) fn recount(records: &[Record]) -> Counts {
         }
     }
     counts
-}
-
-/// The counters as they stand in the database.
-pub(crate) fn stored(dir: &Path) -> Counts {
-    let conn = Connection::open(dir.join("ledger.db")).unwrap();
-    let mut statement = conn.prepare("SELECT base, start, used, reserved FROM counters").unwrap();
-    let rows = statement.query_map([], |row| Ok(((row.get(0)?, row.get(1)?), (row.get(2)?, row.get(3)?)))).unwrap();
-    rows.map(Result::unwrap).collect()
 }

@@ -5,23 +5,22 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
-use polity_ledger::{Clock, Config, Hold, Ledger, Outcome, Refused, Release, Settle, State, SystemClock, verify};
+use polity_ledger::{Clock, Hold, Ledger, OpenError, Outcome, Refused, Release, Settle, State, SystemClock, verify};
 use rand::Rng;
 
-use crate::common::{amounts, begin_at, charge, org, part, recount, settle, stored, subject};
+use crate::common::{amounts, begin_at, charge, org, part, recount, settle, subject};
+use crate::home::{CRASHES, Home};
 
-const SHORT: u64 = 10;
 const BUDGET: i64 = 1_000_000;
 
-fn open(dir: &Path) -> Ledger {
-    Ledger::open(Config::new(dir, "test"), Arc::new(SystemClock)).unwrap()
+fn open(home: &Home) -> Ledger {
+    Ledger::open(home.config("test"), Arc::new(SystemClock)).unwrap()
 }
 
 fn say(kind: &str, id: &str, seq: i64) {
@@ -68,10 +67,10 @@ async fn one(ledger: &Ledger, id: &str, now: Timestamp) -> Result<(), Refused> {
 #[test]
 #[ignore = "a child of another test"]
 fn child() {
-    let (Ok(dir), Ok(round)) = (std::env::var("LEDGER_CRASH_DIR"), std::env::var("LEDGER_CRASH_ROUND")) else { return };
+    let (Ok(home), Ok(round)) = (std::env::var("LEDGER_CRASH_HOME"), std::env::var("LEDGER_CRASH_ROUND")) else { return };
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
-        let ledger = open(Path::new(&dir));
+        let ledger = open(&Home::of(&home));
         let now = SystemClock.now();
         let callers = (0..8).map(|caller| {
             let (ledger, round) = (ledger.clone(), round.clone());
@@ -88,10 +87,10 @@ fn child() {
 }
 
 /// Run the child, kill it, and return what it said.
-fn killed(dir: &Path, round: u64) -> Vec<(String, String, i64)> {
+fn killed(home: &Home, round: u64) -> Vec<(String, String, i64)> {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["crash::child", "--exact", "--ignored", "--nocapture"])
-        .env("LEDGER_CRASH_DIR", dir)
+        .env("LEDGER_CRASH_HOME", home.name())
         .env("LEDGER_CRASH_ROUND", round.to_string())
         .stdout(Stdio::piped())
         .spawn()
@@ -142,23 +141,34 @@ async fn records(ledger: &Ledger) -> Vec<polity_ledger::Record> {
     }
 }
 
+/// A server may still hold the lock of a process that is gone, for a moment.
+async fn reopened(home: &Home) -> Ledger {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        match Ledger::open(home.config("test"), Arc::new(SystemClock)) {
+            Err(OpenError::Locked { .. }) if Instant::now() < deadline => tokio::time::sleep(Duration::from_millis(20)).await,
+            opened => return opened.unwrap(),
+        }
+    }
+}
+
 #[tokio::test]
 async fn killed_at_any_point() {
-    let rounds = std::env::var("LEDGER_CRASH_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(SHORT);
-    let dir = tempfile::tempdir().unwrap();
+    let rounds = std::env::var("LEDGER_CRASH_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(CRASHES);
+    let home = Home::new();
     let mut all = 0;
     for round in 0..rounds {
-        let said = killed(dir.path(), round);
+        let said = killed(&home, round);
         assert!(!said.is_empty(), "the child did nothing");
         all += said.len();
-        let ledger = open(dir.path());
+        let ledger = reopened(&home).await;
         let records = records(&ledger).await;
         for (kind, id, seq) in &said {
             let record = &records[usize::try_from(seq - 1).unwrap()];
             assert_eq!((&record.kind, &record.action), (kind, id), "round {round}: record {seq} is lost");
         }
         // `recount` also finds a begin without a reservation and a settlement without a begin.
-        assert_eq!(recount(&records), stored(dir.path()), "round {round}");
+        assert_eq!(recount(&records), home.counters(), "round {round}");
         attempts_agree(&ledger, &records).await;
         carried_on(&ledger, &said).await;
         verify(records.into_iter().map(Ok::<_, Refused>)).unwrap();

@@ -7,7 +7,8 @@ use polity_ledger::{Begin, Charge, Hold, Outcome, Refused, Release, Settle, Wind
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use crate::common::{Counts, Rig, amounts, counter, org, part, recount, settle, stored, subject};
+use crate::common::{Counts, Rig, amounts, counter, org, part, recount, settle, subject};
+use crate::home::MODELS;
 
 const TOTAL: i64 = 30;
 const MINUTE: i64 = 12;
@@ -150,7 +151,7 @@ async fn run(ops: Vec<Op>) {
         assert!(model.beyond || total.0 + total.1 <= TOTAL, "{op:?}");
     }
     let records = rig.records().await;
-    let counts = stored(rig.dir.path());
+    let counts = rig.home.counters();
     assert_eq!(recount(&records), counts);
     assert_eq!(windows(&counts), by_window(&model));
     if !records.is_empty() {
@@ -232,7 +233,7 @@ async fn step(rig: &Rig, model: &mut Model, op: &Op) {
 
 /// Few by default, since each step is a commit; `PROPTEST_CASES` asks for more.
 fn config() -> ProptestConfig {
-    let short = if std::env::var_os("PROPTEST_CASES").is_some() { ProptestConfig::default().cases } else { 48 };
+    let short = if std::env::var_os("PROPTEST_CASES").is_some() { ProptestConfig::default().cases } else { MODELS };
     ProptestConfig { cases: short, failure_persistence: None, ..ProptestConfig::default() }
 }
 

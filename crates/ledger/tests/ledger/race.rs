@@ -5,7 +5,7 @@ use std::sync::Arc;
 use polity_ledger::{Outcome, Refused, Window, verify};
 use tokio::sync::Semaphore;
 
-use crate::common::{Rig, begin_at, counter, recount, settle, stored};
+use crate::common::{Rig, begin_at, counter, recount, settle};
 
 const CALLERS: usize = 1000;
 const BUDGET: i64 = 100;
@@ -15,7 +15,7 @@ async fn check(rig: &Rig, begun: usize) {
     assert_eq!(rig.total().await, (0, BUDGET));
     let records = rig.records().await;
     assert_eq!(records.iter().filter(|r| r.kind == "begin").count(), begun);
-    assert_eq!(recount(&records), stored(rig.dir.path()));
+    assert_eq!(recount(&records), rig.home.counters());
     verify(records.into_iter().map(Ok::<_, Refused>)).unwrap();
 }
 

@@ -4,7 +4,6 @@ use jiff::SignedDuration;
 use polity_ledger::{
     Broken, Expect, Filter, Flaw, Head, Line, OrgId, Outcome, Refused, Root, Sealing, Settle, Standing, Verified, read_export, verify_with,
 };
-use rusqlite::Connection;
 
 use crate::common::{Rig, org, settle};
 
@@ -154,9 +153,8 @@ async fn keys_follow_each_other_without_a_gap() {
     forged[at] = forged[at].replace("endorsements", "endorsementz");
     assert_eq!(flaw(&forged).1, Flaw::Root, "the text is not the one that was signed");
     // Private parts of keys that others follow are gone.
-    let conn = Connection::open(rig.dir.path().join("ledger.db")).unwrap();
-    let kept: i64 = conn.query_row("SELECT count(*) FROM signers WHERE seed IS NOT NULL", [], |row| row.get(0)).unwrap();
-    let made: i64 = conn.query_row("SELECT count(*) FROM signers", [], |row| row.get(0)).unwrap();
+    let kept = rig.home.number("SELECT count(*) FROM signers WHERE seed IS NOT NULL");
+    let made = rig.home.number("SELECT count(*) FROM signers");
     assert_eq!((kept, made), (1, 5));
 }
 
@@ -226,14 +224,13 @@ async fn a_ledger_restored_from_a_backup_does_not_reach_its_anchor() {
     let mut rig = Rig::new();
     pairs(&rig, 0, 2).await;
     rig.ledger.close().await;
-    let (at, copy) = (rig.dir.path().join("ledger.db"), rig.dir.path().join("backup"));
-    std::fs::copy(&at, &copy).unwrap();
+    rig.home.back_up();
     rig.reopen().await;
     pairs(&rig, 10, 2).await;
     let anchor = rig.ledger.head(&org()).await.unwrap().unwrap();
     assert_eq!(rig.ledger.standing(&org(), &anchor).await.unwrap(), Standing::Fits);
     rig.ledger.close().await;
-    std::fs::copy(&copy, &at).unwrap();
+    rig.home.restore();
     rig.reopen().await;
     assert_eq!(rig.ledger.standing(&org(), &anchor).await.unwrap(), Standing::Behind { head: 5 });
     // It goes on, as far and farther: the chain is whole, and still another one.
@@ -280,8 +277,7 @@ async fn destroyed_keys_leave_a_whole_chain() {
     assert_eq!((last.kind.as_str(), &last.facts["keys"]), ("erasure", &serde_json::json!([before.key_id])));
     rig.reopen().await;
     assert_eq!(rig.ledger.digest(&org(), "text").await.unwrap(), after);
-    let conn = Connection::open(rig.dir.path().join("ledger.db")).unwrap();
-    let kept: i64 = conn.query_row("SELECT count(*) FROM keys WHERE key IS NOT NULL", [], |row| row.get(0)).unwrap();
+    let kept = rig.home.number("SELECT count(*) FROM keys WHERE key IS NOT NULL");
     assert_eq!(kept, 1);
     assert!(!rig.ledger.erase(1, &OrgId { name: "x".into(), uid: "x".into() }, "request-17").await.unwrap());
 }

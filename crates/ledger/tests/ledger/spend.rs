@@ -4,7 +4,7 @@ use jiff::SignedDuration;
 use polity_ledger::{Amounts, Charge, Outcome, Refused, Settle, State, Window, unit};
 use serde_json::json;
 
-use crate::common::{Rig, amounts, charge, counter, org, part, recount, settle, stored};
+use crate::common::{Rig, amounts, charge, counter, org, part, recount, settle};
 
 fn exceeded(refused: Refused) -> (i64, i64, i64) {
     match refused {
@@ -77,16 +77,16 @@ async fn a_reservation_settles_into_its_own_window() {
     rig.ledger.settle(1, settle("a", 1, Outcome::Done)).await.unwrap();
     let now = rig.ledger.counters(vec![counter(Window::Seconds(60))]).await.unwrap();
     assert_eq!((now[0].used, now[0].reserved), (0, 2));
-    let counts: Vec<(i64, i64)> = stored(rig.dir.path()).into_values().collect();
+    let counts: Vec<(i64, i64)> = rig.home.counters().into_values().collect();
     assert_eq!(counts, [(1, 0), (0, 2)]);
     // Days later the first window is dropped; the second still holds a reservation.
     let seen = now[0].version;
     rig.clock.turn(SignedDuration::from_hours(48));
     rig.ledger.expire(1).await.unwrap();
-    assert_eq!(stored(rig.dir.path()).len(), 1);
+    assert_eq!(rig.home.counters().len(), 1);
     rig.ledger.settle(1, settle("b", 2, Outcome::Done)).await.unwrap();
     rig.ledger.expire(1).await.unwrap();
-    assert_eq!(stored(rig.dir.path()).len(), 0);
+    assert_eq!(rig.home.counters().len(), 0);
     rig.ledger.begin(1, begin("c")).await.unwrap();
     let now = rig.ledger.counters(vec![counter(Window::Seconds(60))]).await.unwrap();
     assert!(now[0].version > seen + 1, "versions are not given twice");
@@ -125,7 +125,7 @@ async fn settled_in_parts_and_beyond_the_reservation() {
     let excess: Vec<Amounts> = records[2..].iter().map(|r| r.excess.clone()).collect();
     assert_eq!(excess, [Amounts::new(), amounts(1), amounts(1)]);
     assert_eq!(records.last().unwrap().counted, amounts(7));
-    assert_eq!(recount(&records), stored(rig.dir.path()));
+    assert_eq!(recount(&records), rig.home.counters());
 }
 
 #[tokio::test]
@@ -179,7 +179,7 @@ async fn unknown_counts_at_its_maximum_until_resolved() {
     let records = rig.records().await;
     let last = records.last().unwrap();
     assert_eq!((last.kind.as_str(), last.by.as_str()), ("resolution", "jane"));
-    assert_eq!(recount(&records), stored(rig.dir.path()));
+    assert_eq!(recount(&records), rig.home.counters());
 }
 
 #[tokio::test]
@@ -194,11 +194,11 @@ async fn a_resolution_long_after_its_window_touches_no_other_counter() {
     rig.ledger.settle(1, settle("a", 0, Outcome::Unknown)).await.unwrap();
     rig.clock.turn(SignedDuration::from_hours(48));
     rig.ledger.expire(1).await.unwrap();
-    assert!(stored(rig.dir.path()).is_empty());
+    assert!(rig.home.counters().is_empty());
     rig.ledger.begin(1, begin("b")).await.unwrap();
     let resolved = rig.ledger.settle(1, resolve("a", Amounts::new(), Outcome::NotDone)).await.unwrap();
     assert_eq!(resolved.outcome, Some(Outcome::NotDone));
-    let counts: Vec<(i64, i64)> = stored(rig.dir.path()).into_values().collect();
+    let counts: Vec<(i64, i64)> = rig.home.counters().into_values().collect();
     assert_eq!(counts, [(0, 2)]);
     assert_eq!(rig.records().await.last().unwrap().counted, amounts(0));
 }

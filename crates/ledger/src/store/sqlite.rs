@@ -1,4 +1,4 @@
-//! The tables, their migrations, and how a connection is set up.
+//! SQLite: the tables, their migrations, and how a connection is set up.
 //!
 //! Amounts and times (microseconds since 1970) are INTEGER, 64 bits signed. A migration is never edited once
 //! released; a database of a newer version is refused.
@@ -8,6 +8,7 @@ use std::path::Path;
 use rusqlite::{Connection, OpenFlags};
 
 use crate::open::OpenError;
+use crate::store::StoreError;
 
 /// Name of the database in the ledger's directory.
 pub(crate) const FILE: &str = "ledger.db";
@@ -183,6 +184,12 @@ pub(crate) fn open_writer(path: &Path, max_pages: Option<i64>) -> Result<Connect
 /// power failure, the database is whole, and the flusher's `fdatasync` makes a commit last.
 pub(crate) fn flush_apart(conn: &Connection) -> rusqlite::Result<()> {
     conn.execute_batch("PRAGMA synchronous = NORMAL;")
+}
+
+/// What it means that SQLite has ended a transaction by itself.
+pub(super) fn ended() -> StoreError {
+    let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL);
+    rusqlite::Error::SqliteFailure(code, Some("the store ended the transaction, it may be full".to_owned())).into()
 }
 
 /// A connection that only reads.

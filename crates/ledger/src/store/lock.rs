@@ -26,7 +26,7 @@ impl Lock {
             .map_err(|source| OpenError::Files { path: path.clone(), source })?;
         match file.try_lock() {
             Ok(()) => Ok(Self { _file: file }),
-            Err(TryLockError::WouldBlock) => Err(OpenError::Locked { path }),
+            Err(TryLockError::WouldBlock) => Err(OpenError::Locked { what: path.display().to_string() }),
             Err(TryLockError::Error(source)) => Err(OpenError::Files { path, source }),
         }
     }
