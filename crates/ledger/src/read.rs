@@ -30,7 +30,7 @@ const MAX_EXPORT: i64 = 10_000;
 pub(crate) struct Pool {
     home: Home,
     /// How many may read at once: a server gives a connection to each.
-    turns: Semaphore,
+    turns: Arc<Semaphore>,
     idle: Mutex<Option<Vec<Db>>>,
     progress: Arc<Progress>,
 }
@@ -41,7 +41,7 @@ impl Pool {
             Home::File(_) => Semaphore::MAX_PERMITS,
             Home::Server(_) => AT_ONCE,
         };
-        Self { home, turns: Semaphore::new(turns), idle: Mutex::new(Some(Vec::new())), progress }
+        Self { home, turns: Arc::new(Semaphore::new(turns)), idle: Mutex::new(Some(Vec::new())), progress }
     }
 
     /// Run a read in one transaction on a thread that may block. The answer is given once all that it rests on is on disk.
@@ -50,17 +50,17 @@ impl Pool {
         work: impl FnOnce(&Db) -> Outcome<T> + Send + 'static,
     ) -> Result<T, Refused> {
         let pool = Arc::clone(self);
-        let turn = self.turns.acquire().await;
+        let turn = Arc::clone(&self.turns).acquire_owned().await;
         let done = tokio::task::spawn_blocking(move || -> Outcome<T> {
+            // Also of a caller that has gone away meanwhile.
+            let _turn = turn;
             let db = pool.reading()?;
             let answer = work(&db);
             db.commit()?;
             pool.put(db);
             answer
         });
-        let done = done.await;
-        drop(turn);
-        match done {
+        match done.await {
             Ok(answer) => {
                 let answer = answer.map_err(Refused::from)?;
                 self.progress.settled().await?;

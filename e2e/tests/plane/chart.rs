@@ -19,10 +19,21 @@ pub async fn renders(polity: &Polity) -> Result<()> {
     let cluster = &polity.cluster;
     let chart = repo().join("charts/polity").display().to_string();
     let all = repo().join("charts/polity/ci/all-values.yaml").display().to_string();
-    for values in [vec![], vec!["--values", all.as_str()]] {
+    let postgres = repo().join("charts/polity/ci/postgres-values.yaml").display().to_string();
+    for values in [vec![], vec!["--values", all.as_str()], vec!["--values", postgres.as_str()]] {
         cluster.run("helm", &[vec!["lint", "--strict", chart.as_str()], values.clone()].concat())?;
-        let rendered = cluster.run("helm", &[vec!["template", "polity", chart.as_str(), "--namespace", SYSTEM], values].concat())?;
+        let rendered =
+            cluster.run("helm", &[vec!["template", "polity", chart.as_str(), "--namespace", SYSTEM], values.clone()].concat())?;
         ensure!(documents(&rendered)?.len() > 20, "{rendered}");
+        // A ledger in Postgres needs no volume, and is the only one that is reached by the network.
+        let there = |word: &str| rendered.contains(word);
+        let by_postgres = !values.is_empty();
+        ensure!(there("volumeClaimTemplates") != by_postgres && there("POLITY_LEDGER_POSTGRES_URL") == by_postgres, "{rendered}");
+        ensure!(
+            there("secretName: polity-postgres") == by_postgres && there("mountPath: /etc/polity/postgres-ca") == by_postgres,
+            "{rendered}"
+        );
+        ensure!(there("{protocol: TCP, port: 5432}") == values.contains(&postgres.as_str()), "{rendered}");
         let file = polity.dir.join("rendered.yaml");
         std::fs::write(&file, rendered)?;
         let file = file.display().to_string();

@@ -95,9 +95,12 @@ impl Db {
                 .transpose(),
             Self::Postgres(session) => {
                 let (mut read, mut found) = (Some(read), None);
+                // To the end: what is wrong with a statement may be told after its rows.
                 session.each(sql, values, |row| {
-                    found = read.take().map(|read| read(&Row::Postgres(row))).transpose()?;
-                    Ok(ControlFlow::Break(()))
+                    if let Some(read) = read.take() {
+                        found = Some(read(&Row::Postgres(row))?);
+                    }
+                    Ok(ControlFlow::Continue(()))
                 })?;
                 Ok(found)
             }
@@ -120,7 +123,7 @@ impl Db {
         Ok(found)
     }
 
-    /// Each row of the answer, until told to break.
+    /// Each row of the answer, until told to break, which only a reader may do.
     pub(crate) fn each(&self, sql: &str, values: &[Value<'_>], mut read: impl FnMut(&Row<'_>) -> Outcome<ControlFlow<()>>) -> Outcome<()> {
         match self {
             Self::Sqlite(conn) => {

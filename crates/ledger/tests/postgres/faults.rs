@@ -239,6 +239,28 @@ async fn a_server_that_is_killed_and_comes_back() {
     assert!(matches!(&refused, OpenError::Config(what) if what.contains("fsync")), "{refused}");
 }
 
+/// As a constraint is that is looked at when a statement ends, after its rows were sent.
+#[tokio::test]
+async fn an_error_that_follows_the_rows_is_seen() {
+    let rig = Rig::new();
+    rig.ledger.begin(1, rig.begin("first", 1, 100)).await.unwrap();
+    rig.home.execute("CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''refused at the end''; END'");
+    rig.home.execute("CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON attempts FOR EACH ROW EXECUTE FUNCTION refuse()");
+    let refused = rig.ledger.begin(1, rig.begin("second", 1, 100)).await.unwrap_err();
+    assert!(matches!(&refused, Refused::LedgerUnavailable { what } if what.contains("refused at the end")), "{refused}");
+    agree(&rig.home, &rig.ledger, &["first"]).await;
+    rig.home.execute("DROP TRIGGER refuse ON attempts");
+    // At the commit, the whole batch is refused.
+    rig.home.execute(
+        "CREATE CONSTRAINT TRIGGER late AFTER INSERT ON attempts DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION refuse()",
+    );
+    let refused = rig.ledger.begin(1, rig.begin("second", 1, 100)).await.unwrap_err();
+    assert!(matches!(&refused, Refused::LedgerUnavailable { what } if what.contains("refused at the end")), "{refused}");
+    rig.home.execute("DROP TRIGGER late ON attempts");
+    rig.ledger.begin(1, rig.begin("third", 1, 100)).await.unwrap();
+    agree(&rig.home, &rig.ledger, &["first", "third"]).await;
+}
+
 #[tokio::test]
 async fn every_character_is_kept() {
     let rig = Rig::new();
