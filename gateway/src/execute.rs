@@ -15,11 +15,12 @@ use polity_runtime::{
     subject,
 };
 use serde_json::{Value, json};
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
     calls::canceled,
     decide::{Ask, Decided},
-    http_tool::{Call, Ran},
+    http_tool::{Call, Ran, room::AT_ONCE},
     mcp_tool::{NotNow, Pass},
     problem::Problem,
     state::Gateway,
@@ -47,8 +48,17 @@ pub struct Started {
     pub begun: Begun,
     /// After this the outcome is unknown.
     pub deadline: jiff::Timestamp,
-    /// Runtime `mcp`: its server lets one call begin.
-    pub pass: Option<Pass>,
+    /// Leave to go to its endpoint, where this edge runs it.
+    pub leave: Option<Leave>,
+}
+
+/// Leave for one call to go to its endpoint.
+#[derive(Debug)]
+pub enum Leave {
+    /// Runtime `http`: there is room for it.
+    Http(OwnedSemaphorePermit),
+    /// Runtime `mcp`: its server lets it begin.
+    Mcp(Pass),
 }
 
 /// How far a call came.
@@ -126,8 +136,8 @@ impl Gateway {
             if basis.own_only && !runs_here(&tool) {
                 return Ok(Step::NotOurs);
             }
-            let pass = match self.admit(&tool).await {
-                Ok(pass) => pass,
+            let leave = match self.admit(&tool).await {
+                Ok(leave) => leave,
                 Err(NotNow { reason, message, hint, .. }) => {
                     return Ok(Step::Refused(Box::new(decided.denied(reason, message).hinted(hint))));
                 }
@@ -153,7 +163,7 @@ impl Gateway {
                 return Err(canceled());
             }
             match self.begin(begin, &tool, decided.decision.obligations.as_deref().cloned(), decided.facts.clone()).await {
-                Ok(begun) => return Ok(Step::Started(Box::new(Started { decided, tool, begun, deadline, pass }))),
+                Ok(begun) => return Ok(Step::Started(Box::new(Started { decided, tool, begun, deadline, leave }))),
                 Err(refused @ (Refused::StaleSnapshot { .. } | Refused::Contended)) => last = refused,
                 Err(Refused::IdempotencyReplay { id }) => return Ok(Step::Replay(id)),
                 Err(Refused::AlreadyExecuted { .. }) => return Ok(Step::Elsewhere),
@@ -225,13 +235,21 @@ impl Gateway {
         });
     }
 
-    /// Whether the server of a Tool of runtime `mcp` lets a call begin; None for other runtimes. Core is told when it lists what is not pinned.
-    pub async fn admit(&self, tool: &ToolFacts) -> Result<Option<Pass>, NotNow> {
+    /// Whether the endpoint of a Tool lets a call begin; None for a runtime that has none. Core is told when an MCP server lists what is not pinned.
+    pub async fn admit(&self, tool: &ToolFacts) -> Result<Option<Leave>, NotNow> {
+        if tool.spec.runtime.http.is_some() {
+            return self.rooms.take(tool).map(|room| Some(Leave::Http(room))).ok_or_else(|| NotNow {
+                reason: reasons::UPSTREAM_UNAVAILABLE,
+                message: format!("this replica has {AT_ONCE} calls to the endpoint under way"),
+                hint: "nothing has run; try again a little later".to_owned(),
+                drifted: None,
+            });
+        }
         if tool.spec.runtime.mcp.is_none() {
             return Ok(None);
         }
         let not = match self.mcp.admit(&self.http, tool).await {
-            Ok(pass) => return Ok(Some(pass)),
+            Ok(pass) => return Ok(Some(Leave::Mcp(pass))),
             Err(not) => not,
         };
         if let Some(drifted) = &not.drifted {
@@ -257,9 +275,11 @@ impl Gateway {
     }
 
     /// Runs a call that has begun, whichever of its own runtimes it has.
-    pub async fn run_tool(&self, call: Call<'_>, pass: Option<Pass>) -> Ran {
-        match pass {
-            Some(pass) => self.mcp.run(&self.http, call, pass).await,
+    pub async fn run_tool(&self, call: Call<'_>, leave: Option<Leave>) -> Ran {
+        match leave {
+            Some(Leave::Mcp(pass)) => self.mcp.run(&self.http, call, pass).await,
+            // Kept until the call has ended.
+            Some(Leave::Http(_room)) => self.http.run(call).await,
             None => self.http.run(call).await,
         }
     }
@@ -271,10 +291,10 @@ impl Gateway {
         trace: &str,
         stop: impl Future<Output = ()>,
     ) -> (Ran, Result<Settled, Refused>) {
-        let pass = started.pass.take();
+        let leave = started.leave.take();
         let call = Call { tool: &started.tool, input: &started.decided.subject.input, trace };
         let ran = tokio::select! {
-            ran = self.run_tool(call, pass) => ran,
+            ran = self.run_tool(call, leave) => ran,
             () = stop => stopped(&started.tool),
         };
         let obligations = started.decided.decision.obligations.as_deref();

@@ -13,7 +13,7 @@ use crate::{
     cluster::ClusterLookup,
     core::Core,
     events::{Limits as StreamLimits, Slots},
-    http_tool::HttpTools,
+    http_tool::{HttpTools, room::Rooms},
     mcp_tool::McpTools,
     metrics::Metrics,
     under_way::UnderWay,
@@ -64,6 +64,8 @@ pub struct Gateway {
     pub approvals: Arc<Watched<Approval>>,
     /// Requests of `http` Tools.
     pub http: HttpTools,
+    /// Room at endpoints of `http` Tools.
+    pub(crate) rooms: Rooms,
     /// Servers of `mcp` Tools.
     pub mcp: McpTools,
     /// Time.
@@ -122,6 +124,7 @@ impl Gateway {
             approvals: Watched::start(client.clone(), Target::all(), cancel.clone()),
             client,
             http,
+            rooms: Rooms::default(),
             mcp: McpTools::default(),
             clock,
             replica: Replica::new(&settings.replica, rand::random()),

@@ -58,7 +58,7 @@ reasons! {
     TOOL_NOT_READY = "ToolNotReady";
     /// The MCP server lists another definition of the tool than the one pinned; the Tool is quarantined until its pin is changed.
     TOOL_DRIFTED = "ToolDrifted";
-    /// The MCP server behind a Tool cannot be asked now, or has failed too often; nothing has run.
+    /// What is behind a Tool cannot be asked now, has failed too often, or has too much under way already; nothing has run.
     UPSTREAM_UNAVAILABLE = "UpstreamUnavailable";
     /// The arguments do not match the Tool's input schema.
     INVALID_ARGUMENTS = "InvalidArguments";

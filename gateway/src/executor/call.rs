@@ -264,8 +264,8 @@ impl Task {
         } else if tool.spec.idempotent && !self.call.spec.cancel {
             let call = crate::http_tool::Call { tool: &tool, input: &ask.input, trace: &ask.trace };
             match gateway.admit(&tool).await {
-                Ok(pass) => tokio::select! {
-                    ran = gateway.run_tool(call, pass) => ran,
+                Ok(leave) => tokio::select! {
+                    ran = gateway.run_tool(call, leave) => ran,
                     () = self.canceled(gateway) => crate::execute::stopped(&tool),
                 },
                 Err(not) => {

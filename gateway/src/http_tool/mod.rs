@@ -5,6 +5,7 @@
 //! that is its caller's part. It never logs inputs, outputs or header values.
 
 pub(crate) mod answer;
+pub mod room;
 pub(crate) mod send;
 mod target;
 

@@ -174,6 +174,36 @@ async fn a_failed_tool_is_an_answer_with_its_reason() {
     assert_eq!(edge.ledger.log(), ["begin broken", "settle Done ToolFailed used=1"]);
 }
 
+/// A slow endpoint has so many calls under way and no more; others do not notice.
+#[tokio::test]
+async fn a_slow_endpoint_takes_no_room_of_others() {
+    let edge = Edge::start().await;
+    let slow = || edge.call(json!({"tool": "slow", "input": {}, "waitSeconds": 0}));
+    for (status, answer) in futures::future::join_all((0..polity_gateway::http_tool::room::AT_ONCE).map(|_| slow())).await {
+        assert_eq!((status.as_u16(), &answer["phase"]), (202, &json!("Running")), "{answer}");
+    }
+    let begun = edge.ledger.begun();
+    // The idempotent Tool has the same endpoint.
+    for tool in ["slow", "again"] {
+        let (status, denied) = edge.call(json!({"tool": tool, "input": {}, "waitSeconds": 0})).await;
+        assert_eq!((status.as_u16(), &denied["reason"]), (403, &json!("UpstreamUnavailable")), "{denied}");
+    }
+    assert_eq!((edge.ledger.begun(), edge.ledger.notes().len()), (begun, 2), "nothing has begun, and that is recorded");
+    let (status, answer) = edge.call(json!({"tool": "pay", "input": {"amount": 5}})).await;
+    assert_eq!((status.as_u16(), &answer["phase"]), (200, &json!("Succeeded")), "{answer}");
+    until("every call has come", || {
+        if edge.sent() > polity_gateway::http_tool::room::AT_ONCE { Ok(()) } else { Err(edge.sent().to_string()) }
+    })
+    .await;
+    // One that ends makes room for another.
+    edge.upstream.go.notify_one();
+    crate::harness::until_async("there is room", || async {
+        let (status, answer) = slow().await;
+        if status == 202 { Ok(()) } else { Err(answer.to_string()) }
+    })
+    .await;
+}
+
 /// Whichever replica is asked, whoever runs it.
 #[tokio::test]
 async fn a_running_call_is_stopped_for_its_caller() {

@@ -187,6 +187,20 @@ async fn a_list_has_all_pages_and_an_end() {
     assert_eq!(conversation.list().await, Ok(vec![json!({"name": "a"}), json!({"name": "b"})]));
     let (mut conversation, _server) = Scripted::open(vec![page(2, &["a"], Some("x")), page(3, &["b"], Some("x"))]).await;
     assert!(matches!(conversation.list().await, Err(Failure::Protocol(what)) if what.contains("circle")));
+    // One that goes on for ever, and one that has more on a page than anybody reads.
+    let endless: Vec<Vec<u8>> = (2..100).map(|id| page(id, &["a"], Some(&id.to_string()))).collect();
+    let (mut conversation, server) = Scripted::open(endless).await;
+    assert!(matches!(conversation.list().await, Err(Failure::Protocol(what)) if what.contains("more than 32 pages")));
+    assert_eq!(server.heard.lock().unwrap().len(), 2 + MAX_PAGES);
+    let many: Vec<String> = (0..=MAX_TOOLS).map(|n| n.to_string()).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    let (mut conversation, _server) = Scripted::open(vec![page(2, &many, None)]).await;
+    assert!(matches!(conversation.list().await, Err(Failure::Protocol(what)) if what.contains("more than 2000 tools")));
+    // Nested deeper than anything is read.
+    let deep = format!("{{\"jsonrpc\":\"2.0\",\"id\":2,\"result\":{}{}}}", "[".repeat(100_000), "]".repeat(100_000));
+    let deep = format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{deep}", deep.len()).into_bytes();
+    let (mut conversation, _server) = Scripted::open(vec![deep]).await;
+    assert!(matches!(conversation.list().await, Err(Failure::Protocol(what)) if what.contains("not one JSON value")));
 }
 
 #[tokio::test]
