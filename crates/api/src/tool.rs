@@ -37,6 +37,10 @@ pub struct ToolSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 4096))]
     pub description: Option<String>,
+    /// Name under which MCP clients see it, where agents expect one that no object can have: `create_issue`. As long as no other Tool that they see has it. The object's own name is understood too; Roles, Policies and records know only that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64), regex(pattern = "^[A-Za-z0-9_.-]+$"))]
+    pub mcp_name: Option<String>,
     /// JSON Schema (draft 2020-12) of the input, an object. Calls outside of it are denied; rules see its types. Absent: any object, and rules may not name `args`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::free_object")]

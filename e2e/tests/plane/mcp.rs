@@ -45,7 +45,10 @@ async fn play_all(polity: &Polity, org: &str) -> Result<()> {
             ids.find(|id| !played.contains(id)).ok_or_else(|| "none is new".to_owned())
         })
         .await?;
-        shim::play(polity, org, &id, 0, r#"{"receipt": "r-1"}"#).await?;
+        // What the Tool's command says is what it does.
+        let pod = pods.get(&format!("call-{id}")).await?;
+        let code = i32::from(serde_json::to_string(&pod.spec)?.contains("/fail"));
+        shim::play(polity, org, &id, code, r#"{"receipt": "r-1"}"#).await?;
         played.insert(id);
     }
 }
@@ -178,6 +181,15 @@ pub async fn clients_cancel_their_calls(polity: &Polity) -> Result<()> {
     .await
 }
 
+/// Names of the Tools that an agent sees.
+async fn listed(polity: &Polity, org: &str, robot: &Robot) -> Result<Vec<String>> {
+    let request = shim::client()?.post(format!("{}/v1/orgs/{org}/mcp", polity.gateway())).bearer_auth(&robot.token);
+    let request = request.header("accept", "application/json, text/event-stream").header("mcp-protocol-version", "2025-11-25");
+    let told: Value = request.json(&json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list"})).send().await?.json().await?;
+    let names = told["result"]["tools"].as_array().with_context(|| told.to_string())?;
+    Ok(names.iter().filter_map(|tool| tool["name"].as_str().map(str::to_owned)).collect())
+}
+
 /// Each scenario of the official suite passes or is named, with its reason, as one that does not apply.
 pub async fn conformance_suite(polity: &Polity) -> Result<()> {
     let admin = polity.cluster.admin().await?;
@@ -186,6 +198,37 @@ pub async fn conformance_suite(polity: &Polity) -> Result<()> {
     let robot = help::robot(polity, &org).await?;
     // The suite wants each Tool to say what it does.
     help::patch(&admin, "Tool", Some(&org), "pay", json!({"spec": {"description": "Pays somebody."}})).await??;
+    // Tools that the suite expects by names that no object can have.
+    for (name, alias, command, schema) in [
+        ("test-simple-text", "test_simple_text", "/pay", json!({"type": "object"})),
+        ("test-error-handling", "test_error_handling", "/fail", json!({"type": "object"})),
+        (
+            "json-schema-2020-12-tool",
+            "json_schema_2020_12_tool",
+            "/pay",
+            json!({
+                "$schema": "https://json-schema.org/draft/2020-12/schema", "type": "object", "additionalProperties": false,
+                "$defs": {"address": {"type": "object", "properties": {"street": {"type": "string"}, "city": {"type": "string"}}}},
+                "properties": {"name": {"type": "string"}, "address": {"$ref": "#/$defs/address"}},
+            }),
+        ),
+    ] {
+        let tool = json!({
+            "apiVersion": "polity.dev/v1alpha1", "kind": "Tool", "metadata": {"name": name, "namespace": org},
+            "spec": {
+                "description": "A tool of the conformance suite.", "mcpName": alias, "inputSchema": schema,
+                "runtime": {"container": {"image": "docker.io/polity/polity:dev", "command": [command]}},
+            },
+        });
+        polity_e2e::apply(&admin, &tool.to_string()).await?;
+    }
+    let grants = json!({"spec": {"grants": [{"tools": ["pay", "test-*", "json-*"]}]}});
+    help::patch(&admin, "Role", Some(&org), "payer", grants).await??;
+    until(SOON, "the suite's Tools are listed", || async {
+        let told = listed(polity, &org, &robot).await.map_err(|e| format!("{e:#}"))?;
+        if told.len() == 4 { Ok(()) } else { Err(told.join(", ")) }
+    })
+    .await?;
     let modules = tokio::task::spawn_blocking(clients::typescript).await??;
     let results = polity.dir.join("conformance");
     std::fs::create_dir_all(&results)?;

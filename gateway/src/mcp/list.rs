@@ -1,6 +1,9 @@
 //! Tools as MCP shows them: name, schema, and hints that follow from what the Tool declares. Pages are cut from the list as it is when asked for.
 
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use polity_policy::{ToolFacts, compile_schema};
 use rmcp::{
@@ -14,11 +17,37 @@ const PAGE: usize = 200;
 /// Stands between an Org above and the name of its Tool; no name of Kubernetes has it.
 const BETWEEN: char = '_';
 
-/// The Tools of an Org that a caller could use, in the order of their names.
-pub fn tools(org: &str, reachable: &[Arc<ToolFacts>]) -> Vec<Tool> {
-    let mut tools: Vec<Tool> = reachable.iter().filter_map(|facts| shown(org, facts)).collect();
+/// The Tools of an Org that a caller could use, in the order of their names. `known` says whether a name is that of a Tool, usable or not.
+pub fn tools(org: &str, reachable: &[Arc<ToolFacts>], known: impl Fn(&str) -> bool) -> Vec<Tool> {
+    let other = aliases(reachable, known);
+    let name =
+        |facts: &ToolFacts| facts.spec.mcp_name.clone().filter(|n| other.contains_key(n.as_str())).unwrap_or_else(|| own(org, facts));
+    let mut tools: Vec<Tool> = reachable.iter().filter_map(|facts| shown(name(facts), facts)).collect();
     tools.sort_by(|a, b| a.name.cmp(&b.name));
     tools
+}
+
+/// The Tool that has this name for MCP clients only.
+pub fn aliased<'a>(name: &str, reachable: &'a [Arc<ToolFacts>], known: impl Fn(&str) -> bool) -> Option<&'a ToolFacts> {
+    aliases(reachable, known).remove(name)
+}
+
+/// Names for MCP clients that are in force: those that one Tool alone has, and that are no Tool's own.
+fn aliases(reachable: &[Arc<ToolFacts>], known: impl Fn(&str) -> bool) -> BTreeMap<&str, &ToolFacts> {
+    let (mut found, mut twice) = (BTreeMap::new(), BTreeSet::new());
+    for facts in reachable {
+        let Some(name) = facts.spec.mcp_name.as_deref().filter(|name| !known(name)) else { continue };
+        if found.insert(name, facts.as_ref()).is_some() {
+            twice.insert(name);
+        }
+    }
+    found.retain(|name, _| !twice.contains(name));
+    found
+}
+
+/// A Tool's own name.
+fn own(org: &str, facts: &ToolFacts) -> String {
+    if facts.org == org { facts.name.clone() } else { format!("{}{BETWEEN}{}", facts.org, facts.name) }
 }
 
 /// Org and Tool that a name means.
@@ -47,8 +76,7 @@ pub fn page(tools: Vec<Tool>, cursor: Option<&str>) -> Result<ListToolsResult, E
 }
 
 /// A Tool as shown; None for one whose arguments could never be an object.
-fn shown(org: &str, facts: &ToolFacts) -> Option<Tool> {
-    let name = if facts.org == org { facts.name.clone() } else { format!("{}{BETWEEN}{}", facts.org, facts.name) };
+fn shown(name: String, facts: &ToolFacts) -> Option<Tool> {
     let input = object_schema(facts.spec.input_schema.clone().unwrap_or_default())?;
     let mut tool = Tool::new_with_raw(name, facts.spec.description.clone().map(Into::into), input).with_annotations(hints(facts));
     // A client that cannot read one schema may drop the whole list.
@@ -60,6 +88,7 @@ fn shown(org: &str, facts: &ToolFacts) -> Option<Tool> {
     }
     let mut meta = Map::new();
     meta.insert("polity.dev/org".to_owned(), json!(facts.org));
+    meta.insert("polity.dev/tool".to_owned(), json!(facts.name));
     meta.insert("polity.dev/digest".to_owned(), json!(facts.digest));
     if !facts.spec.risk.is_empty() {
         meta.insert("polity.dev/risk".to_owned(), json!(facts.spec.risk));
@@ -102,9 +131,37 @@ mod tests {
         })
     }
 
+    /// No name is that of a Tool that the caller does not see.
+    fn none(_: &str) -> bool {
+        false
+    }
+
+    #[test]
+    fn a_name_for_clients_is_in_force_where_it_is_one_tools_alone() {
+        let of = |name: &str| json!({"mcpName": name});
+        let all = [
+            facts("unit", "issues-create", of("create_issue")),
+            facts("acme", "search", of("Search.All")),
+            facts("unit", "one", of("twice")),
+            facts("unit", "two", of("twice")),
+            facts("unit", "sly", of("pay")),
+        ];
+        let known = |name: &str| name == "pay";
+        let listed = tools("unit", &all, known);
+        let names: Vec<&str> = listed.iter().map(|t| &*t.name).collect();
+        assert_eq!(names, ["Search.All", "create_issue", "one", "sly", "two"]);
+        for (name, tool) in
+            [("create_issue", Some("issues-create")), ("Search.All", Some("search")), ("twice", None), ("pay", None), ("one", None)]
+        {
+            assert_eq!(aliased(name, &all, known).map(|t| t.name.as_str()), tool, "{name}");
+        }
+        let shown = serde_json::to_value(&listed[1]).unwrap();
+        assert_eq!(shown["_meta"]["polity.dev/tool"], "issues-create", "what Policies and records call it");
+    }
+
     #[test]
     fn a_tool_of_an_org_above_has_a_name_of_its_own() {
-        let listed = tools("unit", &[facts("unit", "pay", json!({})), facts("acme", "pay", json!({}))]);
+        let listed = tools("unit", &[facts("unit", "pay", json!({})), facts("acme", "pay", json!({}))], none);
         let names: Vec<&str> = listed.iter().map(|t| &*t.name).collect();
         assert_eq!(names, ["acme_pay", "pay"]);
         assert_eq!(names.map_named(), [(Some("acme"), "pay"), (None, "pay")]);
@@ -124,13 +181,13 @@ mod tests {
     fn hints_follow_from_what_is_declared() {
         let spec = json!({"risk": ["money", "external"], "idempotent": true, "price": {"usd": "0.5"}, "description": "Pays.",
             "inputSchema": {"properties": {"a": {"type": "integer"}}}, "outputSchema": {"type": "object"}});
-        let shown = serde_json::to_value(&tools("o", &[facts("o", "pay", spec)])[0]).unwrap();
+        let shown = serde_json::to_value(&tools("o", &[facts("o", "pay", spec)], none)[0]).unwrap();
         assert_eq!(shown["annotations"], json!({"idempotentHint": true, "openWorldHint": true}));
         assert_eq!(shown["inputSchema"], json!({"type": "object", "properties": {"a": {"type": "integer"}}}));
         assert_eq!(shown["outputSchema"], json!({"type": "object"}));
         assert_eq!(
             shown["_meta"],
-            json!({"polity.dev/org": "o", "polity.dev/digest": "d", "polity.dev/risk": ["money", "external"], "polity.dev/priceUsd": "0.5"})
+            json!({"polity.dev/org": "o", "polity.dev/tool": "pay", "polity.dev/digest": "d", "polity.dev/risk": ["money", "external"], "polity.dev/priceUsd": "0.5"})
         );
         assert_eq!(shown["description"], "Pays.");
     }
@@ -144,6 +201,7 @@ mod tests {
                 facts("o", "b", json!({"outputSchema": {"type": "array"}})),
                 facts("o", "c", json!({"outputSchema": {"type": "object", "required": 1}})),
             ],
+            none,
         );
         let names: Vec<(&str, bool)> = listed.iter().map(|t| (&*t.name, t.output_schema.is_some())).collect();
         assert_eq!(names, [("b", false), ("c", false)]);
@@ -154,7 +212,7 @@ mod tests {
         let all: Vec<_> = (0..450).map(|n| facts("o", &format!("tool-{n:03}"), json!({}))).collect();
         let (mut seen, mut cursor, mut pages) = (Vec::new(), None::<String>, 0);
         loop {
-            let page = page(tools("o", &all), cursor.as_deref()).unwrap();
+            let page = page(tools("o", &all, none), cursor.as_deref()).unwrap();
             seen.extend(page.tools.iter().map(|t| t.name.to_string()));
             pages += 1;
             match page.next_cursor {
@@ -165,7 +223,7 @@ mod tests {
         assert_eq!((pages, seen.len()), (3, 450));
         seen.dedup();
         assert_eq!(seen.len(), 450);
-        assert!(page(tools("o", &all), Some("zz")).is_err());
-        assert_eq!(page(tools("o", &all[..200]), None).unwrap().next_cursor, None);
+        assert!(page(tools("o", &all, none), Some("zz")).is_err());
+        assert_eq!(page(tools("o", &all[..200], none), None).unwrap().next_cursor, None);
     }
 }

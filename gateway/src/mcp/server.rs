@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use polity_api::{Caller, reasons};
+use polity_policy::Snapshot;
 use rmcp::{
     ErrorData, RoleServer, ServerHandler,
     model::{
@@ -69,7 +70,25 @@ impl Server {
         let view = self.gateway.view(&self.org).map_err(|problem| result::refusal(&problem))?;
         let reachable = view.reachable(VERB, &self.caller.username, self.gateway.clock.now());
         let reachable = reachable.map_err(|(reason, message)| result::refused(reason, &message))?;
-        Ok(list::tools(&self.org, &reachable))
+        Ok(list::tools(&self.org, &reachable, |name| self.is_tool(&view, name)))
+    }
+
+    /// Whether a name is that of a Tool, usable or not.
+    fn is_tool(&self, view: &Snapshot, name: &str) -> bool {
+        let (org, tool) = list::named(name);
+        view.tool(tool, org).is_some()
+    }
+
+    /// Org and name of the Tool that a client calls so.
+    fn meant(&self, view: &Snapshot, name: &str) -> (Option<String>, String) {
+        let (org, tool) = list::named(name);
+        if !self.is_tool(view, name)
+            && let Ok(reachable) = view.reachable(VERB, &self.caller.username, self.gateway.clock.now())
+            && let Some(facts) = list::aliased(name, &reachable, |name| self.is_tool(view, name))
+        {
+            return (Some(facts.org.clone()).filter(|org| *org != self.org), facts.name.clone());
+        }
+        (org.map(str::to_owned), tool.to_owned())
     }
 }
 
@@ -118,14 +137,15 @@ impl ServerHandler for Server {
 
     async fn call_tool(&self, request: CallToolRequestParams, context: RequestContext<RoleServer>) -> Result<CallToolResponse, ErrorData> {
         let told = Told::of(&context.meta)?;
-        let (tool_org, tool) = list::named(&request.name);
-        let spec = told.spec(tool, tool_org, request.arguments.unwrap_or_default()).map_err(|problem| result::refusal(&problem))?;
         let Ok(_slot) = self.gateway.call_slots.try_acquire() else { return Ok(result::of_problem(&busy()).into()) };
         let view = match self.gateway.view(&self.org) {
             Ok(view) => view,
             Err(problem) => return Ok(result::of_problem(&problem).into()),
         };
-        let takes = view.tool(tool, tool_org).map_or(0, |t| u64::try_from(t.spec.timeout_seconds).unwrap_or_default());
+        let (tool_org, tool) = self.meant(&view, &request.name);
+        let tool_org = tool_org.as_deref();
+        let spec = told.spec(&tool, tool_org, request.arguments.unwrap_or_default()).map_err(|problem| result::refusal(&problem))?;
+        let takes = view.tool(&tool, tool_org).map_or(0, |t| u64::try_from(t.spec.timeout_seconds).unwrap_or_default());
         let run = told.wait.unwrap_or(Duration::from_secs(takes) + BEYOND).min(LONGEST);
         let id = id::new(view.org_uid(), &self.caller.username, rand::random());
         let key = spec.idempotency_key.clone();

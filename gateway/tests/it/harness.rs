@@ -103,7 +103,11 @@ fn world(port: u16) -> World {
         tool("slow", "/slow", false),
         tool("again", "/slow", true),
         tool("broken", "/broken", false),
-        tool("read", "/pay", false),
+        {
+            let mut read = tool("read", "/pay", false);
+            read["spec"]["mcpName"] = json!("read_it");
+            read
+        },
         tool("leaky", "/broken", false),
         object(
             "Policy",

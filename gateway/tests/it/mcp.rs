@@ -102,7 +102,7 @@ async fn lists_what_the_caller_could_call_and_nothing_else() {
         let listed = ask(&edge, version, "tools/list", json!({})).await;
         let tools = listed["result"]["tools"].as_array().unwrap_or_else(|| panic!("{listed}"));
         let names: Vec<&str> = tools.iter().map(|t| t["name"].as_str().unwrap()).collect();
-        assert_eq!(names, ["again", "box", "broken", "leaky", "pay", "read", "slow", "sum"]);
+        assert_eq!(names, ["again", "box", "broken", "leaky", "pay", "read_it", "slow", "sum"]);
         assert_eq!(tools[3]["inputSchema"]["properties"]["amount"], json!({"type": "integer"}));
         assert_eq!((&listed["result"]["cacheScope"], &listed["result"]["ttlMs"]), (&json!("private"), &json!(0)), "nobody else's");
         assert_eq!(tools[0]["annotations"], json!({"idempotentHint": true}));
@@ -114,6 +114,24 @@ async fn lists_what_the_caller_could_call_and_nothing_else() {
         let bad = ask(&edge, version, "tools/list", json!({"cursor": "?"})).await;
         assert_eq!(bad["error"]["code"], -32602, "{bad}");
     }
+}
+
+/// A Tool is called by its name for clients and by its own; rules and records know its own.
+#[tokio::test]
+async fn a_tool_may_have_a_name_for_clients() {
+    let edge = Edge::start().await;
+    let listed = ask(&edge, NOW, "tools/list", json!({})).await;
+    let listed = listed["result"]["tools"].as_array().unwrap();
+    let tool = listed.iter().find(|t| t["name"] == "read_it").unwrap_or_else(|| panic!("{listed:?}"));
+    assert_eq!(tool["_meta"]["polity.dev/tool"], "read");
+    for name in ["read_it", "read"] {
+        let result = call(&edge, NOW, json!({"name": name, "arguments": {"amount": 1}})).await;
+        assert_eq!(result["structuredContent"], json!({"paid": {"amount": 1}}), "{result}");
+    }
+    assert!(edge.ledger.begins().iter().all(|b| b.subject.target.name == "read"));
+    // Who may not call it does not know it by that name either.
+    let unknown = ask_as(&edge, "clerk-token", NOW, "tools/call", json!({"name": "read_it", "arguments": {"amount": 1}})).await;
+    assert_eq!(unknown["error"]["data"]["reason"], "ToolNotFound", "{unknown}");
 }
 
 /// Whatever is listed is not refused for lack of a grant, and whatever is not listed is.
