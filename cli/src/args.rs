@@ -238,6 +238,15 @@ pub struct PastArgs {
     /// A label that results of the Task's calls carried. Repeat it for several.
     #[arg(long, value_name = "LABEL")]
     pub history_label: Vec<String>,
+    /// Offline: how often the Task has called a Tool. Repeat it for several.
+    #[arg(long, value_name = "TOOL=N", requires = "manifests", value_parser = tool_calls)]
+    pub history_tool: Vec<(String, i64)>,
+}
+
+fn tool_calls(text: &str) -> Result<(String, i64), String> {
+    let wrong = || format!("{text:?} is not of the form TOOL=N, N an integer");
+    let (tool, calls) = text.split_once('=').ok_or_else(wrong)?;
+    Ok((tool.to_owned(), calls.parse().map_err(|_| wrong())?))
 }
 
 impl PastArgs {
@@ -268,8 +277,12 @@ impl PastArgs {
     /// The history; None: nothing is said of it.
     #[must_use]
     pub fn history(&self) -> Option<FixtureHistory> {
-        let said = self.history_calls.is_some() || !self.history_label.is_empty();
-        said.then(|| FixtureHistory { calls: self.history_calls.unwrap_or_default(), labels: self.history_label.iter().cloned().collect() })
+        let said = self.history_calls.is_some() || !self.history_label.is_empty() || !self.history_tool.is_empty();
+        said.then(|| FixtureHistory {
+            calls: self.history_calls.unwrap_or_default(),
+            labels: self.history_label.iter().cloned().collect(),
+            tools: self.history_tool.iter().cloned().collect(),
+        })
     }
 }
 

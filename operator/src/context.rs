@@ -16,6 +16,7 @@ use crate::{
     cluster::Cluster,
     engine::{Key, queue::Queue},
     events::Announcer,
+    policy::Rollout,
 };
 
 /// How long a quota may stay uncounted before Kubernetes is reminded of it.
@@ -100,6 +101,8 @@ pub struct Settings {
     pub events: Arc<Announcer>,
     /// Queues.
     pub queues: Queues,
+    /// Counts what Policies that are not enforced would have done.
+    pub rollout: Arc<Rollout>,
     /// Present time.
     pub clock: Clock,
 }
@@ -129,6 +132,8 @@ pub struct Context {
     pub closing: Arc<dyn OrgClosing>,
     /// Tells people what they must notice.
     pub events: Arc<Announcer>,
+    /// Counts what Policies that are not enforced would have done.
+    pub rollout: Arc<Rollout>,
     /// Caches.
     pub cluster: Cluster,
     /// Queues.
@@ -146,7 +151,8 @@ impl Context {
     /// Context for one term of leadership.
     #[must_use]
     pub fn new(client: Client, settings: Settings) -> Arc<Self> {
-        let Settings { system_namespace, edge_url, ca, closing, events, queues, clock } = settings;
+        let Settings { system_namespace, edge_url, ca, closing, events, queues, rollout, clock } = settings;
+        rollout.wakes(queues.policies.clone());
         Arc::new(Self {
             client,
             system_namespace,
@@ -154,6 +160,7 @@ impl Context {
             ca,
             closing,
             events,
+            rollout,
             cluster: Cluster::default(),
             queues,
             allocations: std::sync::Mutex::default(),

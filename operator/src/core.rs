@@ -36,6 +36,7 @@ use crate::{
     events::Announcer,
     internal::{self, Internal},
     lease::{Elector, Timing},
+    policy::{Rollout, rollout},
     signals,
 };
 
@@ -85,6 +86,7 @@ pub async fn run(settings: config::Core, stop: CancellationToken) -> Result<()> 
     let ca = CaStore::new(client.clone(), names, clock.clone());
     tasks.spawn(ca.clone().run(stop.clone()));
     let events = Announcer::start(client.clone(), &settings.common.pod_name, clock.now(), &metrics, stop.clone())?;
+    let counted = Arc::new(Rollout::new(&metrics)?);
     let gate = Arc::new(Gate {
         ledger: ledger.clone(),
         snapshots: snapshots.clone(),
@@ -95,6 +97,7 @@ pub async fn run(settings: config::Core, stop: CancellationToken) -> Result<()> 
         turns: Turns::default(),
         anchors: Anchors::new(cache.clone(), ledger.clone(), leadership.epoch, &settings.restore),
         events: events.clone(),
+        rollout: counted.clone(),
     });
     let queues = Queues::default();
     let runner = Arc::new(Runner::new(
@@ -117,9 +120,11 @@ pub async fn run(settings: config::Core, stop: CancellationToken) -> Result<()> 
         closing: Arc::new(Closing { runner: runner.clone() }),
         events: events.clone(),
         queues,
+        rollout: counted,
         clock: Arc::new(move || now.now()),
     };
     let context = context::Context::new(client.clone(), settings);
+    tasks.spawn(rollout::recount(context.clone(), ledger.clone(), stop.clone()));
     let calls = CallContext {
         client: client.clone(),
         store: context.cluster.calls.clone(),

@@ -47,6 +47,7 @@ pub fn begin(id: &str, limit: i64) -> Begin {
             dims: BTreeMap::from([("role".to_owned(), "acme/support".to_owned()), ("task".to_owned(), "ticket-4711".to_owned())]),
             trace: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned(),
             keep_input: false,
+            past: None,
         },
         reserve: [(unit::CALLS.to_owned(), 1), (unit::MICRO_USD.to_owned(), 1000)].into(),
         charges: vec![charge(unit::CALLS, limit), charge(unit::MICRO_USD, i64::MAX / 2)],

@@ -5,6 +5,7 @@ mod check;
 pub mod manifests;
 mod replay;
 mod test;
+mod told;
 
 use std::io::Write;
 

@@ -13,21 +13,22 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use polity_api::{Policy, caller::Caller};
+use polity_api::{Policy, caller::Caller, reasons};
 use polity_ledger::{Record, read_lines, record::kind};
 use polity_policy::{Decision, Past, Request, Snapshot, TaskFacts, World};
 use serde::Serialize;
 use serde_json::json;
 
-use super::manifests::{self, Misshapen};
+use super::{
+    manifests::{self, Misshapen},
+    told::Told,
+};
 use crate::{Verdict, args::Output, table, yaml::documents};
 
 /// The only verb that is decided so far.
 const VERB: &str = "tool.call";
 /// Record of a denial.
 const DECISION: &str = "decision";
-/// Why calls that counting rules are about prove nothing.
-const PAST: &str = "its rules read counters or the history of the Task, and records do not tell what these stood at";
 
 /// One call whose decision would change.
 #[derive(Debug, Serialize)]
@@ -54,7 +55,7 @@ struct Report {
     unchanged: usize,
     changed: Vec<Change>,
     /// Why, and how many.
-    not_covered: BTreeMap<&'static str, usize>,
+    not_covered: BTreeMap<String, usize>,
 }
 
 pub fn run(paths: &[PathBuf], candidates: &[PathBuf], records: &Path, output: Output, out: &mut dyn Write) -> Result<Verdict> {
@@ -141,14 +142,14 @@ impl Replay<'_> {
     }
 
     /// What would change, if anything; the error says why this record proves nothing.
-    fn change(&mut self, record: &Record) -> Result<Option<Change>, &'static str> {
+    fn change(&mut self, record: &Record) -> Result<Option<Change>, String> {
         let args = record.input_text.as_ref().ok_or("the input was not kept (Org.spec.record.input is Digest)")?;
         let actor = record.actor.as_ref().ok_or("the record names no caller")?;
         let target = record.target.as_ref().ok_or("the record names no Tool")?;
         let verdict = record.verdict.as_ref().ok_or("the record has no verdict")?;
         let org = &record.org.name;
         if !self.now.world.orgs.contains_key(org) {
-            return Err("its Org is not among the manifests");
+            return Err("its Org is not among the manifests".to_owned());
         }
         let tool_org = self.now.world.org_of(&target.namespace).filter(|of| of != org).map(str::to_owned);
         let caller = Caller { username: actor.username.clone(), ..Caller::default() };
@@ -159,6 +160,7 @@ impl Replay<'_> {
             job_space: space.clone(),
             cancel: false,
         });
+        let told = Told::of(record.past.as_ref(), self.now.world, self.now.world);
         let request = Request {
             verb: VERB,
             tool: &target.name,
@@ -171,20 +173,21 @@ impl Replay<'_> {
             id: "replay",
             approved: &[],
             now: record.time,
-            past: Past::Unknown,
+            past: Past::Known(&told.known),
         };
         let now = self.now.of(org).decide(&request);
-        if now.needs_past() {
-            return Err(PAST);
+        if now.reason == reasons::COUNTERS_UNKNOWN {
+            return Err(told.lacks(&now.counting));
         }
         if now.verdict.name() != verdict.effect || now.reason != verdict.reason {
             return Err(
-                "the manifests do not give what was recorded (the organisation has changed since, or approvals or groups of the caller counted)",
+                "the manifests do not give what was recorded (the organisation has changed since, or approvals or groups of the caller counted)".to_owned(),
             );
         }
-        let would = self.candidate.of(org).decide(&request);
-        if would.needs_past() {
-            return Err(PAST);
+        let told = Told::of(record.past.as_ref(), self.now.world, self.candidate.world);
+        let would = self.candidate.of(org).decide(&Request { past: Past::Known(&told.known), ..request });
+        if would.reason == reasons::COUNTERS_UNKNOWN {
+            return Err(told.lacks(&would.counting));
         }
         let same = |a: &Decision, b: &Decision| a.verdict == b.verdict && a.reason == b.reason && a.requirements == b.requirements;
         if same(&now, &would) {

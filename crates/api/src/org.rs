@@ -167,7 +167,8 @@ pub struct OrgQuota {
 #[x_kube(validation = ("has(self.calls) || has(self.usd)", "a budget limits calls, usd, or both"))]
 pub struct Budget {
     /// Length of the window: `1h`, `24h`, `7d`.
-    #[schemars(length(max = 7), regex(pattern = "^[1-9][0-9]{0,5}(s|m|h|d)$"))]
+    #[schemars(length(max = 32))]
+    #[x_kube(validation = ("self.matches('^[1-9][0-9]{0,5}(s|m|h|d)$')", "a length of time is a whole number with s, m, h or d behind it, such as 90s, 15m, 24h or 7d"))]
     pub window: String,
     /// Most calls that may start in a window.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -1,6 +1,6 @@
 //! Policy: CEL rules over an action, inherited down the Org tree.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -25,6 +25,7 @@ use crate::{role::RoleRef, schema};
     printcolumn(name = "Mode", type_ = "string", json_path = ".spec.mode"),
     printcolumn(name = "Rules", type_ = "integer", json_path = ".status.rules"),
     printcolumn(name = "Cost", type_ = "integer", json_path = ".status.cost"),
+    printcolumn(name = "Would-Change", type_ = "integer", json_path = ".status.rollout.calls"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].reason"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     selectable = ".spec.mode"
@@ -122,7 +123,8 @@ pub struct Match {
 )]
 pub struct PolicyRule {
     /// Name, unique in the Policy; denials and records name it.
-    #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    #[schemars(length(min = 1, max = 63))]
+    #[x_kube(validation = ("self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')", "a name has lower-case letters, digits and '-', with a letter or digit at both ends, such as max-amount"))]
     pub name: String,
     /// CEL expression of type bool that states what must hold: when it is false, the effect applies. Variables: `org`, `agent`, `caller`, `roles`,
     /// `tool`, `args`, `task`, `request`, `now`, `counters`, `history`. Example: `args.amount <= 500`.
@@ -153,7 +155,8 @@ pub struct PolicyRule {
 #[x_kube(validation = ("!has(self.by) || !('Input' in self.by) || has(self.window)", "by Input needs a window"))]
 pub struct Counter {
     /// Name, unique in the Policy, as rules read it: `counters.spent`.
-    #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-z][a-zA-Z0-9]*$"))]
+    #[schemars(length(min = 1, max = 63))]
+    #[x_kube(validation = ("self.matches('^[a-z][a-zA-Z0-9]*$')", "a name that rules can read has letters and digits only and begins with a small letter, such as spentToday"))]
     pub name: String,
     /// CEL expression of type int: what a call adds, never negative. Absent: 1. Example: `usd(args.amount)`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -165,7 +168,8 @@ pub struct Counter {
     pub by: Vec<CountBy>,
     /// Length of the window, aligned to 1970-01-01T00:00:00Z: `1m`, `24h`. The next one begins at zero. Absent: it never does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 7), regex(pattern = "^[1-9][0-9]{0,5}(s|m|h|d)$"))]
+    #[schemars(length(max = 32))]
+    #[x_kube(validation = ("self.matches('^[1-9][0-9]{0,5}(s|m|h|d)$')", "a length of time is a whole number with s, m, h or d behind it, such as 90s, 15m, 24h or 7d"))]
     pub window: Option<String>,
 }
 
@@ -194,7 +198,8 @@ pub enum CountBy {
 #[x_kube(validation = ("has(self.redact) != has(self.expression)", "give exactly one of redact and expression"))]
 pub struct Obligation {
     /// Name, unique in the Policy; refusals and records name it.
-    #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    #[schemars(length(min = 1, max = 63))]
+    #[x_kube(validation = ("self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')", "a name has lower-case letters, digits and '-', with a letter or digit at both ends, such as max-amount"))]
     pub name: String,
     /// What is not delivered: each value there becomes `[redacted]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -296,7 +301,8 @@ pub struct ApprovalRule {
     pub humans_only: bool,
     /// How long the Approval waits; then it is denied. Default `24h`.
     #[serde(default = "a_day")]
-    #[schemars(length(max = 7), regex(pattern = "^[1-9][0-9]{0,5}(s|m|h|d)$"))]
+    #[schemars(length(max = 32))]
+    #[x_kube(validation = ("self.matches('^[1-9][0-9]{0,5}(s|m|h|d)$')", "a length of time is a whole number with s, m, h or d behind it, such as 90s, 15m, 24h or 7d"))]
     pub expires_after: String,
 }
 
@@ -332,4 +338,52 @@ pub struct PolicyStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub digest: Option<String>,
+    /// With mode Warn or Observe: what the rules would have done to calls that went on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<Rollout>,
+}
+
+/// What a Policy in Warn or Observe would have done, had it been enforced: counted from the ledger over the calls that were allowed or sent to people for
+/// other reasons. Written at most every 10 s, and only when there is something new.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Rollout {
+    /// Since when it counts: when this version of the Policy was first seen, or 24 h before the latest call counted.
+    pub since: Time,
+    /// Calls that would have gone another way: `denied`, `asked` and `rewritten` together.
+    pub calls: i64,
+    /// Of these, how many would have been denied.
+    pub denied: i64,
+    /// How many would have been sent to people, or to more of them.
+    pub asked: i64,
+    /// How many would have run with another input.
+    pub rewritten: i64,
+    /// The latest calls, the latest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 5))]
+    pub examples: Vec<RolloutExample>,
+}
+
+/// One call that would have gone another way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RolloutExample {
+    /// The rule, by name; the first of them. Empty: the Policy as a whole, which does not compile or does not fit the Tool.
+    #[schemars(length(max = 63))]
+    pub rule: String,
+    /// What it would have done.
+    pub effect: Effect,
+    /// Agent that called, as `namespace/name`.
+    #[schemars(length(max = 512))]
+    pub agent: String,
+    /// Tool that was called, as `namespace/name`.
+    #[schemars(length(max = 512))]
+    pub tool: String,
+    /// When.
+    pub at: Time,
+    /// Org in whose chain the call is recorded.
+    #[schemars(length(max = 63))]
+    pub org: String,
+    /// Sequence of the record there.
+    pub record: i64,
 }

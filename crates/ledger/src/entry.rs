@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::types::{Actor, Amounts, KeyedDigest, OrgId, Target, Verdict};
+use crate::types::{Actor, Amounts, KeyedDigest, OrgId, Past, Target, Verdict};
 
 /// Version of the record format.
 pub const FORMAT: i64 = 1;
@@ -116,6 +116,9 @@ pub struct Entry {
     /// The verdict with its rules and approvals.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verdict: Option<Verdict>,
+    /// What rules were told of earlier actions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub past: Option<Past>,
     /// Redactions by class.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub redactions: BTreeMap<String, i64>,

@@ -343,6 +343,16 @@ impl Ledger {
         self.pool.read(move |db| query::page(db, &uid, after, limit, &filter, roots)).await
     }
 
+    /// Records of an Org's chain after a sequence in which rules that are not enforced would have done something, of at most `limit` (and at most
+    /// [`MAX_PAGE`](crate::MAX_PAGE)) looked at, and the sequence of the last one looked at: that of the chain's head when it was reached.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read.
+    pub async fn advised(&self, org: &OrgId, after: i64, limit: i64) -> Result<(Vec<Record>, i64), Refused> {
+        let uid = org.uid.clone();
+        self.pool.read(move |db| query::advised(db, &uid, after, limit)).await
+    }
+
     /// Wait until an Org's chain has grown beyond a sequence, at most so long.
     pub async fn grown(&self, org_uid: &str, beyond: i64, longest: Duration) {
         let mut commits = self.heads.commits();

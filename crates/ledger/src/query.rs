@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::chain::position;
 use crate::fault::{Fault, Outcome};
-use crate::record::{Entry, line_of};
+use crate::record::{Entry, Record, line_of};
 use crate::root::Root;
 use crate::store::{Db, values};
 
@@ -128,6 +128,22 @@ pub(crate) fn page(db: &Db, uid: &str, after: i64, limit: i64, filter: &Filter, 
         Ok(if bytes > MAX_BYTES { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     })?;
     Ok(page)
+}
+
+/// Records after a sequence whose verdict has advice, and the sequence of the last one looked at.
+pub(crate) fn advised(db: &Db, uid: &str, after: i64, limit: i64) -> Outcome<(Vec<Record>, i64)> {
+    let org: Option<(i64, i64)> = db.row("SELECT n, seq FROM orgs WHERE uid = ?1", values![uid], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let Some((n, head)) = org else { return Ok((Vec::new(), after)) };
+    let last = head.min(after.saturating_add(limit.clamp(1, MAX_PAGE)));
+    // How such a verdict begins in the canonical text. Texts of others that look the same only cost a look.
+    let sql = r#"SELECT text, hash FROM records WHERE pos > ?1 AND pos <= ?2 AND text LIKE '%"verdict":{"advisory":[{%' ORDER BY pos"#;
+    let mut found = Vec::new();
+    db.each(sql, values![position(n, after)?, position(n, last)?], |row| {
+        let record = Record::stored(row.get(0)?, row.get(1)?).map_err(|e| Fault::Stored(e.to_string()))?;
+        found.extend(Some(record).filter(|r| r.verdict.as_ref().is_some_and(|v| !v.advisory.is_empty())));
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok((found, last.max(after)))
 }
 
 /// Roots that are not given yet, the last one first.

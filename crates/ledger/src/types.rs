@@ -168,6 +168,63 @@ pub struct Verdict {
     /// Rules that changed the input before it was decided; the input is the changed one.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub rewrites: Vec<String>,
+    /// What rules that are not enforced (`mode` Warn or Observe) would have done; the first 64.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub advisory: Vec<Advised>,
+}
+
+/// What a rule in Warn or Observe would have done.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Advised {
+    /// The rule, as `namespace/policy/rule`; the Policy, where it does not compile.
+    pub rule: String,
+    /// `Deny`, `RequireApproval` or `Rewrite`.
+    pub effect: String,
+    /// Digest of the Policy's spec.
+    pub policy: String,
+}
+
+/// What rules were told of earlier actions: what counters stood at and what was in the history, without the action itself. At most 256 values;
+/// what is missing here was not read, or there were more.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Past {
+    /// Counters of Policies.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub counters: Vec<CounterRead>,
+    /// How many actions there were in the history.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub calls: Option<i64>,
+    /// Labels that rules asked the history for, and whether they were there.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, bool>,
+    /// Tools that rules asked the history for, and how often they were called.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub tools: BTreeMap<String, i64>,
+}
+
+/// A counter as rules read it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct CounterRead {
+    /// Its Policy, as `namespace/name`.
+    pub policy: String,
+    /// Its name.
+    pub name: String,
+    /// Length of its window in seconds; 0: it never resets.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub window: i64,
+    /// Dimensions that it counts apart by, in their order; `input` for tool and input.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub by: Vec<String>,
+    /// What it stood at: used and reserved.
+    pub value: i64,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // the shape that serde asks for
+fn is_zero(value: &i64) -> bool {
+    *value == 0
 }
 
 /// The part that every verb and every durable decision shares.
@@ -198,6 +255,9 @@ pub struct Subject {
     /// Keep the input's text in the record.
     #[serde(default)]
     pub keep_input: bool,
+    /// What rules were told of earlier actions; None: they asked nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub past: Option<Past>,
 }
 
 /// Reserve without permission to run: what a call that waits for approval has.
@@ -224,6 +284,9 @@ pub struct Held {
     pub seq: i64,
     /// Keyed digest of the input and the id of the key.
     pub input: KeyedDigest,
+    /// It was held before: nothing was written.
+    #[serde(default)]
+    pub again: bool,
 }
 
 /// Turn a hold into a start, or reserve and start. Committed before anything runs.

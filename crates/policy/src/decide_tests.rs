@@ -16,6 +16,8 @@ mod explain;
 mod faults;
 #[path = "decide_index.rs"]
 mod index;
+#[path = "decide_open.rs"]
+mod open;
 #[path = "decide_properties.rs"]
 mod properties;
 

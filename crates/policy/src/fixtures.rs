@@ -72,6 +72,9 @@ pub struct FixtureHistory {
     /// Labels that their results carried; default none.
     #[serde(default)]
     pub labels: BTreeSet<String>,
+    /// How often Tools were called; those that are not named: never.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tools: BTreeMap<String, i64>,
 }
 
 /// The Task of a fixture.
@@ -192,11 +195,11 @@ pub fn prepare<'a>(snapshots: &'a BTreeMap<String, Snapshot>, fixture: &'a Fixtu
         job_space: t.job_space.clone(),
         cancel: t.cancel,
     });
-    Ok(Prepared { snapshot, fixture, caller, task, known: known(fixture)? })
+    Ok(Prepared { snapshot, fixture, caller, task, known: known(fixture, snapshot)? })
 }
 
 /// What a fixture says of calls before.
-fn known(fixture: &Fixture) -> Result<Known, String> {
+fn known(fixture: &Fixture, snapshot: &Snapshot) -> Result<Known, String> {
     let mut known = Known::default();
     for (counter, value) in &fixture.counters {
         let Some((policy, name)) = counter.rsplit_once('/').filter(|(policy, _)| policy.matches('/').count() == 1) else {
@@ -206,6 +209,8 @@ fn known(fixture: &Fixture) -> Result<Known, String> {
     }
     if let Some(history) = &fixture.history {
         known.set_history(history.calls, &history.labels);
+        snapshot.history_read.tools.iter().for_each(|tool| known.set_tool(tool, 0));
+        history.tools.iter().for_each(|(tool, calls)| known.set_tool(tool, *calls));
     }
     Ok(known)
 }

@@ -47,6 +47,7 @@ pub use named::unknown_names;
 pub use obligations::{Delivered, Obligations, REDACTED, Withheld, output_label_problems};
 pub use past::{Asked, Counting, Known, Past, Place, Tally, What};
 pub use snapshot::Snapshot;
+pub use suggest::nearest;
 pub use tool::{CompiledTool, compile_schema, facts as tool_facts};
 pub use types::*;
 pub use world::{Key, NamespaceFacts, World};

@@ -38,7 +38,7 @@ pub fn unknown_names(spec: &PolicySpec, org: &str, world: &World) -> Vec<String>
     }
     let tools = world.tools_in_reach(org);
     out.extend(labels(spec, &tools));
-    out.extend(asked_labels(spec, &tools));
+    out.extend(asked(spec, &tools));
     out
 }
 
@@ -79,18 +79,25 @@ fn labels(spec: &PolicySpec, tools: &[std::sync::Arc<ToolFacts>]) -> Vec<String>
         .collect()
 }
 
-/// Labels that rules ask the history for and no Tool carries.
-fn asked_labels(spec: &PolicySpec, tools: &[std::sync::Arc<ToolFacts>]) -> Vec<String> {
+/// Labels that rules ask the history for and no Tool carries, and Tools that are not there.
+fn asked(spec: &PolicySpec, tools: &[std::sync::Arc<ToolFacts>]) -> Vec<String> {
     let carried: BTreeSet<&str> = tools.iter().flat_map(|t| &t.spec.output_labels).map(|l| l.label.as_str()).collect();
     let compiled = CompiledPolicy::new(spec);
-    let asked =
-        compiled.rules.iter().enumerate().flat_map(|(i, rule)| rule.program.reads.labels.iter().map(move |label| (i, label.as_str())));
-    asked
+    let names: BTreeSet<&str> = tools.iter().map(|t| t.name.as_str()).collect();
+    let reads = || compiled.rules.iter().enumerate().map(|(i, rule)| (i, &rule.program.reads));
+    let called = reads().flat_map(|(i, reads)| reads.tools.iter().map(move |tool| (i, tool.as_str())));
+    let missing = called.filter(|(_, tool)| !names.contains(tool)).map(|(i, tool)| {
+        let known = suggest::among("Tools", tool, names.iter().copied());
+        format!("spec.rules[{i}].expression: there is no Tool {tool:?}, so it is never in the history; {known}")
+    });
+    let labels = reads().flat_map(|(i, reads)| reads.labels.iter().map(move |label| (i, label.as_str())));
+    labels
         .filter(|(_, label)| !carried.contains(label))
         .map(|(i, label)| {
             let known = suggest::among("labels", label, carried.iter().copied());
             format!("spec.rules[{i}].expression: no Tool has {label:?} in its outputLabels, so it is never in the history; {known}")
         })
+        .chain(missing)
         .collect()
 }
 
@@ -157,6 +164,11 @@ mod tests {
         assert!(said.len() == 3 && said[2].contains("did you mean `freight`?"), "{said:?}");
         let redact = |label: &str| json!({"obligations": [{"name": "o", "redact": {"labels": [label]}}]});
         assert_eq!(found("freight", redact("personal")), Vec::<String>::new());
+        let history =
+            |tool: &str| json!({"rules": [{"name": "r", "expression": format!("history.tools['{tool}'] < 1"), "effect": "Deny"}]});
+        assert_eq!(found("freight", history("crm")), Vec::<String>::new());
+        let said = found("freight", history("crn"));
+        assert!(said.len() == 1 && said[0].contains("there is no Tool \"crn\"") && said[0].contains("did you mean `crm`?"), "{said:?}");
         assert!(found("freight", redact("persnal"))[0].contains("redacts nothing; did you mean `personal`?"));
     }
 }

@@ -38,9 +38,22 @@ pub struct Known {
     /// Policy as `namespace/name` → an object of its counters.
     #[serde(default)]
     counters: BTreeMap<String, Value>,
-    /// An object with `calls` and `labels`.
+    /// An object with `calls`, `labels` and `tools`.
     #[serde(default)]
     history: Option<Value>,
+    /// What of the history is known; None: all of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    partly: Option<Partly>,
+}
+
+/// A part of the history.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Partly {
+    /// `history.calls`.
+    calls: bool,
+    /// Labels of which it is known whether they are there.
+    labels: BTreeSet<String>,
 }
 
 impl Known {
@@ -49,9 +62,50 @@ impl Known {
         self.counters.entry(policy.to_owned()).or_insert_with(|| json!({}))[name] = json!(value);
     }
 
-    /// How many calls there were before this one, and which labels their results carried.
+    /// How many calls there were before this one, and which labels their results carried. No Tool is known to have been called.
     pub fn set_history(&mut self, calls: i64, labels: &BTreeSet<String>) {
-        self.history = Some(json!({"calls": calls, "labels": labels}));
+        self.history = Some(json!({"calls": calls, "labels": labels, "tools": {}}));
+        self.partly = None;
+    }
+
+    /// What is known of the history where that is not all of it: the number of calls, if it is known, and for each label whether it is there. Rules that
+    /// read something else of it deny with `CountersUnknown`.
+    pub fn set_part_of_history(&mut self, calls: Option<i64>, labels: &BTreeMap<String, bool>) {
+        let there: BTreeSet<String> = labels.iter().filter(|(_, there)| **there).map(|(label, _)| label.clone()).collect();
+        self.set_history(calls.unwrap_or_default(), &there);
+        self.partly = Some(Partly { calls: calls.is_some(), labels: labels.keys().cloned().collect() });
+    }
+
+    /// How many calls of a Tool there were, once the history is set.
+    pub fn set_tool(&mut self, tool: &str, calls: i64) {
+        if let Some(tools) = self.history.as_mut().and_then(|h| h.get_mut("tools")).and_then(Value::as_object_mut) {
+            tools.insert(tool.to_owned(), json!(calls));
+        }
+    }
+
+    /// `history.tools['NAME']`.
+    #[must_use]
+    pub fn tool(&self, tool: &str) -> Option<i64> {
+        self.history.as_ref()?.get("tools")?.get(tool)?.as_i64()
+    }
+
+    /// What a counter of a Policy (`namespace/name`) stands at.
+    #[must_use]
+    pub fn counter(&self, policy: &str, name: &str) -> Option<i64> {
+        self.counters.get(policy)?.get(name)?.as_i64()
+    }
+
+    /// `history.calls`.
+    #[must_use]
+    pub fn calls(&self) -> Option<i64> {
+        self.history.as_ref().filter(|_| self.partly.as_ref().is_none_or(|p| p.calls))?.get("calls")?.as_i64()
+    }
+
+    /// Whether a label is in `history.labels`.
+    #[must_use]
+    pub fn label(&self, label: &str) -> Option<bool> {
+        let labels = self.history.as_ref().filter(|_| self.partly.as_ref().is_none_or(|p| p.labels.contains(label)))?.get("labels")?;
+        Some(labels.as_array()?.iter().any(|l| l == label))
     }
 
     /// The counters of a Policy, as its rules see them.
@@ -79,8 +133,20 @@ impl<'a> Past<'a> {
         if let Some(name) = missing {
             return Some(format!("what counter {policy}/{name} stands at is not known here"));
         }
-        let history = reads.history() && known.is_none_or(|k| k.history().is_none());
-        history.then(|| "the history of the call's Task is not known here".to_owned())
+        if !reads.history() {
+            return None;
+        }
+        let Some(known) = known.filter(|k| k.history().is_some()) else {
+            return Some("the history of the call's Task is not known here".to_owned());
+        };
+        if reads.calls && known.calls().is_none() {
+            return Some("how many calls its Task had is not known here".to_owned());
+        }
+        if let Some(tool) = reads.tools.iter().find(|tool| known.tool(tool).is_none()) {
+            return Some(format!("how often Tool {tool:?} was called in its Task is not known here"));
+        }
+        let label = reads.labels.iter().find(|label| known.label(label).is_none())?;
+        Some(format!("whether {label:?} is in the history of its Task is not known here"))
     }
 }
 
@@ -93,6 +159,8 @@ pub struct Reads {
     pub calls: bool,
     /// Labels that it asks `history.labels` for.
     pub labels: Vec<String>,
+    /// Tools of which it asks `history.tools` how often they were called.
+    pub tools: Vec<String>,
 }
 
 impl Reads {
@@ -105,14 +173,15 @@ impl Reads {
     /// Whether it reads the history.
     #[must_use]
     pub fn history(&self) -> bool {
-        self.calls || !self.labels.is_empty()
+        self.calls || !self.labels.is_empty() || !self.tools.is_empty()
     }
 
     /// Finds it in an expression. Whatever else could be read would have to be searched for in the ledger, so it is refused: each thing that is asked for
     /// is one place there.
     ///
     /// # Errors
-    /// The variables are used as a whole, or `history.labels` other than by `'LABEL' in history.labels`.
+    /// The variables are used as a whole, or `history.labels` other than by `'LABEL' in history.labels`, or `history.tools` other than by
+    /// `history.tools['NAME']`.
     pub fn of(expr: &IdedExpr) -> Result<Self, String> {
         let mut reads = Self::default();
         reads.walk(expr)?;
@@ -123,7 +192,7 @@ impl Reads {
         match &expr.expr {
             Expr::Ident(name) if name == COUNTERS => return Err("counters are read by name: counters.NAME".to_owned()),
             Expr::Ident(name) if name == HISTORY => {
-                return Err("the history is read as history.calls and 'LABEL' in history.labels".to_owned());
+                return Err("the history is read as history.calls, history.tools['NAME'] and 'LABEL' in history.labels".to_owned());
             }
             Expr::Select(select) => match &select.operand.expr {
                 Expr::Ident(name) if name == COUNTERS => {
@@ -134,6 +203,9 @@ impl Reads {
                     self.calls = true;
                     return Ok(());
                 }
+                Expr::Ident(name) if name == HISTORY && select.field == "tools" => {
+                    return Err("history.tools can be asked for one Tool only, a constant: history.tools['NAME'] > 0".to_owned());
+                }
                 Expr::Ident(name) if name == HISTORY => {
                     return Err("history.labels can be asked for one label only, a constant: 'LABEL' in history.labels".to_owned());
                 }
@@ -141,9 +213,17 @@ impl Reads {
             },
             Expr::Call(call) if call.func_name == operators::IN => {
                 if let [IdedExpr { expr: Expr::Literal(LiteralValue::String(label)), .. }, of] = call.args.as_slice()
-                    && is_labels(of)
+                    && is_history(of, "labels")
                 {
                     self.labels.push(label.inner().to_owned());
+                    return Ok(());
+                }
+            }
+            Expr::Call(call) if call.func_name == operators::INDEX => {
+                if let [of, IdedExpr { expr: Expr::Literal(LiteralValue::String(tool)), .. }] = call.args.as_slice()
+                    && is_history(of, "tools")
+                {
+                    self.tools.push(tool.inner().to_owned());
                     return Ok(());
                 }
             }
@@ -153,10 +233,10 @@ impl Reads {
     }
 }
 
-/// Whether an expression is `history.labels`.
-fn is_labels(expr: &IdedExpr) -> bool {
+/// Whether an expression is a field of `history`.
+fn is_history(expr: &IdedExpr, field: &str) -> bool {
     let Expr::Select(select) = &expr.expr else { return false };
-    !select.test && select.field == "labels" && matches!(&select.operand.expr, Expr::Ident(name) if name == HISTORY)
+    !select.test && select.field == field && matches!(&select.operand.expr, Expr::Ident(name) if name == HISTORY)
 }
 
 /// Name of the variable with a Policy's counters.
@@ -174,7 +254,8 @@ pub fn counters_type<'a>(names: impl Iterator<Item = &'a str>) -> Ty {
 /// Type of the variable `history`.
 #[must_use]
 pub fn history_type() -> Ty {
-    Ty::object(HISTORY, [("calls", Ty::Int, true), ("labels", Ty::list(Ty::STRING), true)])
+    let tools = Ty::Map(std::sync::Arc::new(Ty::Int));
+    Ty::object(HISTORY, [("calls", Ty::Int, true), ("labels", Ty::list(Ty::STRING), true), ("tools", tools, true)])
 }
 
 /// Unit of the number of calls of a Task or an Agent.
@@ -220,6 +301,8 @@ pub enum What {
     Counter(String, String),
     /// `history.calls`.
     Calls,
+    /// A Tool of `history.tools`.
+    Tool(String),
     /// A label of `history.labels`, which is there when its place is above zero.
     Label(String),
 }
@@ -244,11 +327,15 @@ impl Counting {
     #[must_use]
     pub fn known(&self, values: &[i64]) -> Known {
         let mut known = Known::default();
-        let (mut calls, mut labels, mut history) = (0, BTreeSet::new(), false);
+        let (mut calls, mut labels, mut tools, mut history) = (0, BTreeSet::new(), Vec::new(), false);
         for (asked, value) in self.asked.iter().zip(values) {
             match &asked.what {
                 What::Counter(policy, name) => known.set_counter(policy, name, *value),
                 What::Calls => (calls, history) = (*value, true),
+                What::Tool(tool) => {
+                    history = true;
+                    tools.push((tool, *value));
+                }
                 What::Label(label) => {
                     history = true;
                     labels.extend((*value > 0).then(|| label.clone()));
@@ -257,6 +344,7 @@ impl Counting {
         }
         if history {
             known.set_history(calls, &labels);
+            tools.into_iter().for_each(|(tool, calls)| known.set_tool(tool, calls));
         }
         known
     }
@@ -272,9 +360,9 @@ impl Counting {
         self.tallies.push(Tally { place, amount });
     }
 
-    /// Adds what rules read of the history, and what the call adds to it: labels whenever its Tool has any, the number of calls where a rule in force
-    /// reads it.
-    pub(crate) fn add_history(&mut self, reads: &HistoryReads, calls_counted: bool, call: &Call<'_>) {
+    /// Adds what rules read of the history, and what the call adds to it: labels whenever its Tool has any, the number of calls, and of those of its Tool,
+    /// where a rule in force reads it.
+    pub(crate) fn add_history(&mut self, reads: &HistoryReads, read: &HistoryRead, call: &Call<'_>) {
         let scope = call.history();
         let place = |unit: String, dims: &BTreeMap<String, String>| Place {
             unit,
@@ -287,16 +375,26 @@ impl Counting {
             if reads.calls {
                 self.asked.push(Asked { place: place(CALLS.to_owned(), own), what: What::Calls });
             }
+            for tool in &reads.tools {
+                self.asked.push(Asked { place: place(tool_unit(tool), own), what: What::Tool((*tool).to_owned()) });
+            }
             for label in &reads.labels {
                 self.asked.push(Asked { place: place(label_unit(label), own), what: What::Label((*label).to_owned()) });
             }
         }
+        let name = &call.granted.tool.facts.name;
+        let own = read.tools.contains(name).then(|| tool_unit(name));
         let carried: BTreeSet<&str> = call.granted.tool.facts.spec.output_labels.iter().map(|l| l.label.as_str()).collect();
-        let units = calls_counted.then(|| CALLS.to_owned()).into_iter().chain(carried.into_iter().map(label_unit));
+        let units = read.calls.then(|| CALLS.to_owned()).into_iter().chain(own).chain(carried.into_iter().map(label_unit));
         for unit in units {
             self.tallies.extend(scope.iter().map(|dims| Tally { place: place(unit.clone(), dims), amount: 1 }));
         }
     }
+}
+
+/// Tools count by name, as `match.tools` selects them, whichever Org of the tree has them.
+fn tool_unit(tool: &str) -> String {
+    format!("count/tool/{tool}")
 }
 
 fn label_unit(label: &str) -> String {
@@ -308,12 +406,28 @@ fn label_unit(label: &str) -> String {
 pub(crate) struct HistoryReads<'a> {
     pub calls: bool,
     pub labels: BTreeSet<&'a str>,
+    pub tools: BTreeSet<&'a str>,
+}
+
+/// What any rule in force for an Org reads of the history; it is counted for this alone, labels aside.
+#[derive(Debug, Default)]
+pub(crate) struct HistoryRead {
+    pub calls: bool,
+    pub tools: BTreeSet<String>,
+}
+
+impl HistoryRead {
+    pub fn add(&mut self, reads: &Reads) {
+        self.calls |= reads.calls;
+        self.tools.extend(reads.tools.iter().cloned());
+    }
 }
 
 impl<'a> HistoryReads<'a> {
     pub fn add(&mut self, reads: &'a Reads) {
         self.calls |= reads.calls;
         self.labels.extend(reads.labels.iter().map(String::as_str));
+        self.tools.extend(reads.tools.iter().map(String::as_str));
     }
 }
 

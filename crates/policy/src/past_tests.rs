@@ -196,6 +196,58 @@ fn the_history_says_which_labels_were_carried() {
     }
 }
 
+/// A Tool counts by its name, where a rule in force asks for it; what is not known of it denies.
+#[test]
+fn calls_of_one_tool() {
+    let asks = json!({"match": {"tools": ["pay"]}, "rules": [
+        {"name": "read-first", "expression": "history.tools['read'] > 0", "effect": "Deny"},
+        {"name": "twice", "expression": "history.tools['pay'] < 2", "effect": "Deny"},
+    ]});
+    let view = view(vec![("acme", "tools", asks)]);
+    assert!(view.may_count("unit", "pay") && view.may_count("unit", "read"));
+    let units = |tool| {
+        let counting = decide(&view, Call { tool, task: Some("t"), ..PAY }).counting;
+        counting.tallies.iter().map(|t| (t.place.unit.clone(), t.place.dims.keys().next().cloned().unwrap())).collect::<Vec<_>>()
+    };
+    let both = |unit: &str| [(unit.to_owned(), "task".to_owned()), (unit.to_owned(), "agent".to_owned())];
+    assert_eq!(units("pay"), both("count/tool/pay"));
+    assert_eq!(units("read"), [both("count/tool/read"), both("count/label/customer-data")].concat());
+    let counting = decide(&view, Call { task: Some("t"), ..PAY }).counting;
+    let asked: Vec<_> = counting.asked.iter().map(|a| a.what.clone()).collect();
+    assert_eq!(asked, [What::Tool("pay".to_owned()), What::Tool("read".to_owned())]);
+    for (pay, read, rule) in [(0, 1, None), (1, 5, None), (2, 1, Some("acme/tools/twice")), (0, 0, Some("acme/tools/read-first"))] {
+        let known = counting.known(&[pay, read]);
+        let decision = decide(&view, Call { task: Some("t"), past: Past::Known(&known), ..PAY });
+        assert_eq!(decision.rules.first().map(String::as_str), rule, "{pay} {read}");
+    }
+    let mut partly = Known::default();
+    partly.set_part_of_history(None, &[].into());
+    partly.set_tool("pay", 0);
+    let decision = decide(&view, Call { past: Past::Known(&partly), ..PAY });
+    assert_eq!((decision.reason, decision.message.contains("\"read\"")), (reasons::COUNTERS_UNKNOWN, true), "{}", decision.message);
+}
+
+/// A record may tell of a part of the history only.
+#[test]
+fn what_is_not_told_of_the_history_denies() {
+    let rules = json!({"rules": [
+        {"name": "few", "expression": "history.calls < 5", "effect": "Deny"},
+        {"name": "leak", "expression": "!('a' in history.labels)", "effect": "Deny"},
+    ]});
+    let view = view(vec![("acme", "p", rules)]);
+    let decided = |calls: Option<i64>, labels: &[(&str, bool)]| {
+        let mut known = Known::default();
+        known.set_part_of_history(calls, &labels.iter().map(|(label, there)| ((*label).to_owned(), *there)).collect());
+        let decision = decide(&view, Call { past: Past::Known(&known), ..PAY });
+        (decision.verdict, decision.reason)
+    };
+    assert_eq!(decided(Some(4), &[("a", false)]), (Verdict::Allow, ""));
+    assert_eq!(decided(Some(4), &[("a", true)]), (Verdict::Deny, reasons::POLICY_DENIED));
+    assert_eq!(decided(Some(4), &[("b", false)]), (Verdict::Deny, reasons::COUNTERS_UNKNOWN));
+    assert_eq!(decided(None, &[("a", false)]), (Verdict::Deny, reasons::COUNTERS_UNKNOWN));
+    assert_eq!(decided(None, &[("a", true)]), (Verdict::Deny, reasons::POLICY_DENIED), "what is known and denies stands");
+}
+
 #[test]
 fn what_can_never_be_right_is_refused() {
     let refuse = |spec: Value| check_policy(&serde_json::from_value(spec).unwrap(), std::iter::empty()).refuse().unwrap_or_default();
@@ -206,7 +258,7 @@ fn what_can_never_be_right_is_refused() {
     assert_eq!(with(calls(), "counters.calls < 5 && history.calls < 9 && !('a' in history.labels)"), "");
     for (counters, expression, want) in [
         (calls(), "counters.cals < 5", "did you mean `calls`?"),
-        (json!([]), "counters.calls < 5", "no field `calls` in counters of this Policy; There are no fields"),
+        (json!([]), "counters.calls < 5", "no field `calls` in counters of this Policy; there are no fields"),
         (calls(), "counters.calls < 'x'", "int"),
         (calls(), "size(counters) > 0", "counters.NAME"),
         (calls(), "counters.?calls.orValue(0) < 5", "counters.NAME"),
@@ -215,6 +267,12 @@ fn what_can_never_be_right_is_refused() {
         (calls(), "agent.name in history.labels", "one label"),
         (calls(), "size(history.labels) == 0", "one label"),
         (calls(), "history.cals < 4", "did you mean `calls`?"),
+        (calls(), "history.tools[agent.name] < 4", "one Tool only"),
+        (calls(), "'pay' in history.tools", "one Tool only"),
+        (calls(), "history.tools.pay < 4", "one Tool only"),
+        (calls(), "size(history.tools) < 4", "one Tool only"),
+        (calls(), "history.tools['pay'] < 'x'", "int"),
+        (calls(), "history.tools['pay']", "must be a bool"),
         (calls(), "[1].all(x, history == x)", "history"),
         (
             json!([{"name": "calls", "window": "1m"}, {"name": "calls", "window": "2m"}]),
@@ -276,7 +334,7 @@ fn both_evaluators_read_the_same() {
         meter::{Limits, Meter},
         program,
     };
-    let (counters, history) = (json!({"spent": 40, "calls": 3}), json!({"calls": 7, "labels": ["a", "b"]}));
+    let (counters, history) = (json!({"spent": 40, "calls": 3}), json!({"calls": 7, "labels": ["a", "b"], "tools": {"pay": 2}}));
     for (text, want) in [
         ("counters.spent + 10 <= 50", Outcome::Holds),
         ("counters.spent + 11 <= 50", Outcome::Fails),
@@ -284,6 +342,7 @@ fn both_evaluators_read_the_same() {
         ("history.calls > counters.calls", Outcome::Holds),
         ("'a' in history.labels && !('c' in history.labels)", Outcome::Holds),
         ("[1, 7].exists(n, n == history.calls)", Outcome::Holds),
+        ("history.tools['pay'] == 2 && history.tools['pay'] < history.calls", Outcome::Holds),
         ("counters.spent + 9223372036854775807 > 0", Outcome::Error("overflow in add".to_owned())),
     ] {
         let program = program::finish(program::parse(text).unwrap()).unwrap();
@@ -316,6 +375,7 @@ fn the_bench_of_fixtures_states_what_was_before() {
             "rules": [
                 {"name": "rate", "expression": "counters.calls < 5", "effect": "Deny"},
                 {"name": "leak", "expression": "!('secret' in history.labels)", "effect": "Deny"},
+                {"name": "mails", "expression": "history.tools['mail'] < 2", "effect": "Deny"},
             ]}),
         ),
     ]);
@@ -328,6 +388,7 @@ fn the_bench_of_fixtures_states_what_was_before() {
     run(json!({}), "Deny", "CountersUnknown");
     run(json!({"counters": {"a/p/calls": 4}}), "Deny", "CountersUnknown");
     run(json!({"counters": {"a/p/calls": 4}, "history": {}}), "Allow", "");
+    run(json!({"counters": {"a/p/calls": 4}, "history": {"tools": {"mail": 2, "t": 9}}}), "Deny", "PolicyDenied");
     run(json!({"counters": {"a/p/calls": 5}, "history": {}}), "Deny", "PolicyDenied");
     run(json!({"counters": {"a/p/calls": 4}, "history": {"calls": 9, "labels": ["secret"]}}), "Deny", "PolicyDenied");
     let wrong = json!({"name": "x", "org": "a", "agent": "bot", "tool": "t", "counters": {"calls": 1}, "expect": {"verdict": "Deny"}});

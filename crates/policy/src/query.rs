@@ -107,11 +107,13 @@ impl Snapshot {
     }
 
     /// Whether a call of a Tool may count somewhere, or rules on it may read what others have counted: a Policy that may select it has counters or reads the
-    /// history, a rule in force reads the number of calls, or its results carry labels. A Tool that is not known here does neither.
+    /// history, a rule in force reads the number of calls or of those of this Tool, or its results carry labels. A Tool that is not known here does neither.
     #[must_use]
     pub fn may_count(&self, namespace: &str, name: &str) -> bool {
-        self.tool_at(namespace, name)
-            .is_some_and(|tool| self.reads_calls || !tool.facts.spec.output_labels.is_empty() || self.index_of(tool).counts)
+        let read = &self.history_read;
+        self.tool_at(namespace, name).is_some_and(|tool| {
+            read.calls || read.tools.contains(name) || !tool.facts.spec.output_labels.is_empty() || self.index_of(tool).counts
+        })
     }
 
     /// The Org above by whose name a Tool of a namespace is called from here; None: it is the Org's own, or none.

@@ -243,12 +243,12 @@ pub(crate) fn run(snapshot: &Snapshot, request: &Request<'_>, g: &Granted<'_>, m
     let now = Request { args: &args, ..*request };
     for rule in &watching {
         let warn = rule.0.policy.spec.mode == Mode::Warn;
-        let message = match one(snapshot, &now, g, rule, meter) {
+        let (effect, message) = match one(snapshot, &now, g, rule, meter) {
             Ok(None) => continue,
-            Ok(Some((_, places))) => format!("would rewrite {} of the input ({})", places.join(", "), name(rule)),
-            Err(broken) => format!("would deny ({}): {}", broken.reason, broken.message),
+            Ok(Some((_, places))) => (Effect::Rewrite, format!("would rewrite {} of the input ({})", places.join(", "), name(rule))),
+            Err(broken) => (Effect::Deny, format!("would deny ({}): {}", broken.reason, broken.message)),
         };
-        out.advisory.push(Advisory { rule: name(rule), warn, message });
+        out.advisory.push(Advisory { rule: name(rule), warn, message, effect, policy: Arc::clone(&rule.0.digest) });
     }
     out.args = (!out.applied.is_empty()).then_some(args);
     Ok(out)

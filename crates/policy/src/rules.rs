@@ -103,10 +103,11 @@ pub(crate) fn apply(snapshot: &Snapshot, request: &Request<'_>, g: &Granted<'_>,
         });
     }
     combine(found, request.approved, decision);
-    if snapshot.reads_calls || index.counts || !tool.facts.spec.output_labels.is_empty() {
+    let read = &snapshot.history_read;
+    if read.calls || index.counts || !tool.facts.spec.output_labels.is_empty() || read.tools.contains(&tool.facts.name) {
         let mut reads = HistoryReads::default();
         selecting.iter().flat_map(|s| &s.policy.compiled.rules).for_each(|r| reads.add(&r.program.reads));
-        seen.counting.add_history(&reads, snapshot.reads_calls, &call);
+        seen.counting.add_history(&reads, read, &call);
     }
     seen.later.sort_unstable();
     (decision.counting, decision.later) = (seen.counting, seen.later);
@@ -279,8 +280,12 @@ fn unreachable<'a>(snapshot: &Snapshot, policy: &PolicyInForce, role: &'a RoleRe
 fn advise(policy: &PolicyInForce, findings: Vec<Finding>, approved: &[String], advisory: &mut Vec<Advisory>) {
     let warn = policy.policy.spec.mode == Mode::Warn;
     for f in findings.into_iter().filter(|f| f.requirement.is_none() || !approved.contains(&f.rule)) {
-        let would = if f.requirement.is_some() { "would need approval" } else { "would deny" };
-        advisory.push(Advisory { rule: f.rule, warn, message: format!("{would} ({}): {}", f.reason, f.message) });
+        let (would, effect) = match f.requirement {
+            Some(_) => ("would need approval", Effect::RequireApproval),
+            None => ("would deny", Effect::Deny),
+        };
+        let message = format!("{would} ({}): {}", f.reason, f.message);
+        advisory.push(Advisory { rule: f.rule, warn, message, effect, policy: Arc::clone(&policy.digest) });
     }
 }
 

@@ -20,6 +20,7 @@ use crate::{
     chain::{Chain, Gate, Link},
     compile::CompiledPolicy,
     index::Index,
+    past::HistoryRead,
     tool::{self, CompiledTool},
 };
 
@@ -44,8 +45,8 @@ pub struct Snapshot {
     /// By Org and name.
     pub(crate) tools: BTreeMap<Key, ToolInForce>,
     pub(crate) policies: Vec<PolicyInForce>,
-    /// A rule of one of them reads how many calls there were.
-    pub(crate) reads_calls: bool,
+    /// What their rules read of the history.
+    pub(crate) history_read: HistoryRead,
     /// Tools that are stored and cannot be decoded: Org and name → error.
     pub(crate) broken_tools: BTreeMap<Key, String>,
     /// Policies that are stored and cannot be decoded, as `namespace/name`, with the error.
@@ -78,6 +79,8 @@ pub(crate) struct PolicyInForce {
     pub namespace: String,
     pub name: String,
     pub policy: Arc<Policy>,
+    /// Digest of its spec.
+    pub digest: Arc<str>,
     pub compiled: Arc<CompiledPolicy>,
 }
 
@@ -233,13 +236,14 @@ impl Snapshot {
             force.insert(format!("Policy/{}/{digest}", uid(policy.metadata.uid.as_deref())));
             let compiled = cache.policy(&digest, &policy.spec);
             let policy = Arc::clone(policy);
-            self.reads_calls |= compiled.rules.iter().any(|r| r.program.reads.calls);
+            compiled.rules.iter().for_each(|r| self.history_read.add(&r.program.reads));
             self.policies.push(PolicyInForce {
                 org: link.name.clone(),
                 org_uid: link.org.metadata.uid.clone().unwrap_or_default(),
                 namespace: namespace.clone(),
                 name: name.clone(),
                 policy,
+                digest: digest.into(),
                 compiled,
             });
         }

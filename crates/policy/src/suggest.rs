@@ -35,19 +35,39 @@ pub fn nearest<'a>(name: &str, names: impl IntoIterator<Item = &'a str>) -> Opti
     near.filter(|(d, _)| *d <= limit).map(|(_, n)| n)
 }
 
+/// What functions of other languages are called in CEL.
+pub fn in_cel(name: &str) -> Option<&'static str> {
+    Some(match name.to_ascii_lowercase().as_str() {
+        "len" | "length" | "count" | "strlen" => "size(x)",
+        "lower" | "tolower" | "tolowercase" | "lowercase" => "x.lowerAscii()",
+        "upper" | "toupper" | "touppercase" | "uppercase" => "x.upperAscii()",
+        "includes" | "in_list" | "inlist" => "element in list, or text.contains(part)",
+        "match" | "test" | "regex" | "regexmatch" | "re_match" => "text.matches('pattern')",
+        "any" | "some" | "anymatch" => "list.exists(x, condition)",
+        "every" | "forall" | "allmatch" => "list.all(x, condition)",
+        "float" | "parsefloat" => "double(x)",
+        "str" | "tostring" => "string(x)",
+        "parseint" | "toint" => "int(x)",
+        "defined" | "exists_field" | "isset" | "haskey" | "contains_key" | "containskey" => "has(args.field)",
+        "now" | "time" | "date" => "the variable now, or timestamp('2026-01-31T00:00:00Z')",
+        "not" => "!",
+        _ => return None,
+    })
+}
+
 /// `did you mean X? There are: …`.
 pub fn among<'a>(what: &str, name: &str, names: impl IntoIterator<Item = &'a str>) -> String {
     let mut names: Vec<&str> = names.into_iter().collect();
     names.sort_unstable();
     names.dedup();
     let list = if names.is_empty() {
-        format!("There are no {what}")
+        format!("there are no {what}")
     } else {
         let more = if names.len() > MAX_LISTED { ", …" } else { "" };
-        format!("There are: {}{more}", names.iter().take(MAX_LISTED).copied().collect::<Vec<_>>().join(", "))
+        format!("there are: {}{more}", names.iter().take(MAX_LISTED).copied().collect::<Vec<_>>().join(", "))
     };
     match nearest(name, names.iter().copied()) {
-        Some(near) => format!("did you mean `{near}`? {list}"),
+        Some(near) => format!("did you mean `{near}`? T{}", list.trim_start_matches('t')),
         None => list,
     }
 }
@@ -65,6 +85,6 @@ mod tests {
             assert_eq!(nearest(name, names), want, "{name}");
         }
         assert_eq!(among("fields", "amuont", names), "did you mean `amount`? There are: amount, currency, to");
-        assert_eq!(among("fields", "x", []), "There are no fields");
+        assert_eq!(among("fields", "x", []), "there are no fields");
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use polity_api::{approval::Requirement, caller::Caller, reasons, tool::ToolSpec, toolcall::Rewritten};
+use polity_api::{approval::Requirement, caller::Caller, policy::Effect, reasons, tool::ToolSpec, toolcall::Rewritten};
 
 use serde::{Deserialize, Serialize};
 
@@ -132,6 +132,10 @@ pub struct Advisory {
     pub warn: bool,
     /// What would have happened, and why.
     pub message: String,
+    /// What enforcing it would have done; a rule that has no value, or a Policy that does not compile, denies.
+    pub effect: Effect,
+    /// Digest of the Policy's spec (`status.digest` of the Policy).
+    pub policy: Arc<str>,
 }
 
 /// The Agent behind a caller.

@@ -3,9 +3,14 @@
 use std::collections::BTreeMap;
 
 use polity_api::{ToolCallSpec, caller::Caller, names};
-use polity_ledger::{Actor, Amounts, OrgId, Subject, Target, Verdict, unit};
-use polity_policy::{Decision, Request, ToolFacts};
+use polity_ledger::{Actor, Advised, Amounts, CounterRead, OrgId, Past, Subject, Target, Verdict, unit};
+use polity_policy::{Asked, Counting, Decision, Known, Request, ToolFacts, What};
 use sha2::{Digest as _, Sha256};
+
+/// Most rules in Warn or Observe that a record names.
+const MAX_ADVISED: usize = 64;
+/// Most values of counters and of the history that a record has.
+const MAX_READ: usize = 256;
 
 /// Builds the ledger's subject of a decided action. `keep_input` is the Org's `record.input: Full`.
 #[must_use]
@@ -37,11 +42,37 @@ pub fn subject(org: OrgId, namespace: &str, request: &Request<'_>, decision: &De
             rules: decision.rules.clone(),
             approvals: Vec::new(),
             rewrites: decision.rewrites.iter().map(|r| r.rule.clone()).collect(),
+            advisory: decision.advisory.iter().take(MAX_ADVISED).map(advised).collect(),
         },
         dims,
         trace: trace.to_owned(),
         keep_input,
+        past: if let polity_policy::Past::Known(known) = request.past { past(&decision.counting, known) } else { None },
     }
+}
+
+fn advised(advisory: &polity_policy::Advisory) -> Advised {
+    Advised { rule: advisory.rule.clone(), effect: format!("{:?}", advisory.effect), policy: advisory.policy.to_string() }
+}
+
+/// What rules were told of earlier actions, as recorded; None: they asked nothing.
+#[must_use]
+pub fn past(counting: &Counting, known: &Known) -> Option<Past> {
+    let mut past = Past::default();
+    for Asked { place, what } in counting.asked.iter().take(MAX_READ) {
+        match what {
+            What::Counter(policy, name) => {
+                let Some(value) = known.counter(policy, name) else { continue };
+                let mut by: Vec<String> = place.dims.keys().cloned().collect();
+                by.extend(place.by_input.then(|| "input".to_owned()));
+                past.counters.push(CounterRead { policy: policy.clone(), name: name.clone(), window: place.window, by, value });
+            }
+            What::Calls => past.calls = known.calls(),
+            What::Tool(tool) => past.tools.extend(known.tool(tool).map(|calls| (tool.clone(), calls))),
+            What::Label(label) => past.labels.extend(known.label(label).map(|there| (label.clone(), there))),
+        }
+    }
+    Some(past).filter(|p| *p != Past::default())
 }
 
 /// The target, also when the Tool was not found.

@@ -81,6 +81,8 @@ pub async fn five_times_49_asks_and_one_does_not(polity: &Polity) -> Result<()> 
     phase(&admin, &org, &name, Phase::Running).await?;
     let lines = help::lines(polity, &uid, None)?;
     let unit = format!("count/rule/{org}/counting/spent");
+    let asked: Vec<i64> = lines.iter().filter(|l| l["kind"] == "hold").filter_map(|l| l["past"]["counters"][0]["value"].as_i64()).collect();
+    ensure!(asked == [49, 98, 147, 196, 196], "the records say what the counter stood at: {asked:?}");
     let reserved: i64 = lines.iter().filter_map(|l| l["reserved"][unit.as_str()].as_i64()).sum();
     ensure!(reserved == 5 * 49 + 1, "{reserved} reserved in the records");
     Ok(())
@@ -218,6 +220,47 @@ pub async fn nothing_is_sent_after_customer_data_was_read(polity: &Polity) -> Re
     ensure!(code == 202, "another Task: {code} {other}");
     let (code, none) = said(&robot, &org, "mail", None).await?;
     ensure!(code == 403 && none["reason"] == "PolicyDenied", "without a Task: {code} {none}");
+    Ok(())
+}
+
+/// A rule asks how often one Tool was called in the Task: what other Tools did is not counted, and the record says what it stood at.
+pub async fn a_tool_is_asked_for_by_name(polity: &Polity) -> Result<()> {
+    let admin = polity.cluster.admin().await?;
+    let org = org_name("byname");
+    let uid = fixtures::organisation(&admin, &org).await?;
+    for name in ["check", "mail"] {
+        let tool = json!({
+            "apiVersion": "polity.dev/v1alpha1", "kind": "Tool", "metadata": {"name": name, "namespace": org},
+            "spec": {"runtime": {"container": {"image": "docker.io/polity/polity:dev", "command": ["/pay"]}}},
+        });
+        apply(&admin, &tool.to_string()).await?;
+    }
+    let task = json!({"apiVersion": "polity.dev/v1alpha1", "kind": "Task", "metadata": {"name": "one", "namespace": org}, "spec": {}});
+    apply(&admin, &task.to_string()).await?;
+    help::patch(&admin, "Role", Some(&org), "payer", json!({"spec": {"grants": [{"tools": ["pay", "check", "mail"]}]}})).await??;
+    let robot = help::robot(polity, &org).await?;
+    let rule = |name: &str, expression: &str| json!({"name": name, "expression": expression, "effect": "Deny"});
+    let rules = [rule("checked", "history.tools['check'] >= 1"), rule("once", "history.tools['mail'] < 1")];
+    let policy = json!({
+        "apiVersion": "polity.dev/v1alpha1", "kind": "Policy", "metadata": {"name": "counting", "namespace": org},
+        "spec": {"match": {"tools": ["mail"]}, "rules": rules},
+    });
+    apply(&admin, &policy.to_string()).await?;
+    help::condition(&admin, "Policy", Some(&org), "counting", "Ready", "InForce").await?;
+    until(SOON, "both parts have the Policy", || async {
+        let (_, told) = said(&robot, &org, "mail", Some("one")).await.map_err(|e| e.to_string())?;
+        if told["rules"] == json!([format!("{org}/counting/checked")]) { Ok(()) } else { Err(told.to_string()) }
+    })
+    .await?;
+    let (code, begun) = said(&robot, &org, "check", Some("one")).await?;
+    ensure!(code == 202, "{code} {begun}");
+    let (code, begun) = said(&robot, &org, "mail", Some("one")).await?;
+    ensure!(code == 202, "after the check: {code} {begun}");
+    let (code, denied) = said(&robot, &org, "mail", Some("one")).await?;
+    ensure!(code == 403 && denied["rules"] == json!([format!("{org}/counting/once")]), "{code} {denied}");
+    let lines = help::lines(polity, &uid, Some(begun["id"].as_str().context("id")?))?;
+    let record = lines.iter().find(|l| l["kind"] == "begin").context("its begin")?;
+    ensure!(record["past"]["tools"] == json!({"check": 1, "mail": 0}), "{record}");
     Ok(())
 }
 

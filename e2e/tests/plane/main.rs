@@ -30,6 +30,7 @@ mod records;
 mod restarts;
 mod results;
 mod rewrites;
+mod rollout;
 mod stored;
 mod tenancy;
 mod tokens;
@@ -113,6 +114,8 @@ fn main() -> ExitCode {
             Box::pin(counters::nothing_is_sent_after_customer_data_was_read(p))
         })
         .test("counters_a_parents_counter_counts_its_tree", |p| Box::pin(counters::a_parents_counter_counts_its_tree(p)))
+        .test("counters_a_tool_is_asked_for_by_name", |p| Box::pin(counters::a_tool_is_asked_for_by_name(p)))
+        .alone("rollout_what_enforce_would_have_denied", |p| Box::pin(rollout::what_enforce_would_have_denied(p)))
         .alone("counters_a_loop_is_stopped_also_after_a_crash", |p| Box::pin(counters::a_loop_is_stopped_also_after_a_crash(p)))
         .test("approvals_a_quorum_counts_different_people", |p| Box::pin(approvals::a_quorum_counts_different_people(p)))
         .test("approvals_one_no_denies", |p| Box::pin(approvals::one_no_denies(p)))

@@ -57,6 +57,15 @@ struct Counted {
     charges: Vec<Charge>,
 }
 
+/// A decision by what counters stand at.
+struct Again {
+    decision: Decision,
+    /// The counters as read.
+    read: Vec<CounterValue>,
+    /// The same for the record.
+    past: Option<polity_ledger::Past>,
+}
+
 impl Gate {
     /// What rules are told of calls before an action.
     ///
@@ -108,11 +117,12 @@ impl Gate {
         let counted = self.first(view, &subject, facts, approved).await?;
         let _turn = self.turn(&counted).await;
         for _ in 0..TRIES {
-            let (decision, read) = self.again(view, &subject, facts, approved, &counted).await?;
+            let Again { decision, read, past } = self.again(view, &subject, facts, approved, &counted).await?;
             if decision.verdict != Verdict::Allow {
                 return Err(Refused::Contended);
             }
             let mut begin = Begin { read, ..begin.clone() };
+            begin.subject.past = past;
             begin.charges.extend(counted.charges.iter().cloned());
             begin.reserve.extend(counted.amounts());
             match self.ledger.begin_as(self.epoch(), begin, durability).await {
@@ -131,12 +141,13 @@ impl Gate {
         }
         let counted = self.first(view, &subject, facts, &[]).await?;
         let _turn = self.turn(&counted).await;
-        let (decision, _) = self.again(view, &subject, facts, &[], &counted).await?;
+        let Again { decision, past, .. } = self.again(view, &subject, facts, &[], &counted).await?;
         if decision.verdict != Verdict::RequireApproval {
             return Err(Refused::Contended);
         }
         hold.charges.extend(counted.charges.iter().cloned());
         hold.reserve.extend(counted.amounts());
+        hold.subject.past = past;
         self.ledger.hold(self.epoch(), hold).await
     }
 
@@ -158,9 +169,10 @@ impl Gate {
         facts: &CallFacts,
         approved: &[String],
         counted: &Counted,
-    ) -> Result<(Decision, Vec<CounterValue>), Refused> {
+    ) -> Result<Again, Refused> {
         let (known, read) = self.read(subject, counted).await?;
-        Ok((view.decide_stored(&self.request(view, subject, facts, approved, Past::Known(&known))), read))
+        let decision = view.decide_stored(&self.request(view, subject, facts, approved, Past::Known(&known)));
+        Ok(Again { decision, read, past: polity_runtime::subject::past(&counted.counting, &known) })
     }
 
     async fn read(&self, subject: &Subject, counted: &Counted) -> Result<(Known, Vec<CounterValue>), Refused> {

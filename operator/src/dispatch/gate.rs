@@ -15,7 +15,7 @@ use polity_policy::Snapshot;
 use polity_runtime::{clock::Clock, deliver::RETURNED, guards::Guards, internal::CallFacts, snapshots::Snapshots, subject};
 
 use super::count::Turns;
-use crate::{anchors::Anchors, events::Announcer, lease::Leadership};
+use crate::{anchors::Anchors, events::Announcer, lease::Leadership, policy::Rollout};
 
 /// How long core waits for its own watch when the sender has seen a change a moment earlier.
 const CATCH_UP: Duration = Duration::from_secs(1);
@@ -36,6 +36,8 @@ pub struct Gate {
     pub anchors: Anchors,
     /// Tells people what they must notice.
     pub events: Arc<Announcer>,
+    /// Counts what Policies that are not enforced would have done.
+    pub rollout: Arc<Rollout>,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Who counts where at present.
@@ -64,12 +66,16 @@ impl Gate {
         // A stored call is told of on its own object.
         let tool = has_no_object(&begin.subject).then(|| tool_of(&begin.subject, &current)).flatten();
         let tool = tool.map(|tool| (begin.subject.id.clone(), tool));
+        let advised = Rollout::of(&begin.subject);
         let begun = match counting(&decided, &begin.subject, facts)? {
             Some(facts) => Box::pin(self.begin_counted(&decided, begin, facts, &approvals.rules, durability)).await?,
             None => Box::pin(self.ledger.begin_as(self.epoch(), begin, durability)).await?,
         };
         if let Some((id, tool)) = tool {
             self.events.begun(&id, tool);
+        }
+        if !begun.again {
+            self.rollout.note(advised, begun.seq, self.clock.now());
         }
         Ok(begun)
     }
@@ -83,10 +89,15 @@ impl Gate {
         let Views { decided, current } = self.view(&hold.subject).await?;
         Box::pin(self.anchors.hold(&hold.subject.org)).await?;
         hold.charges = charges(&current, &hold.reserve);
-        match counting(&decided, &hold.subject, facts)? {
-            Some(facts) => Box::pin(self.hold_counted(&decided, hold, facts)).await,
-            None => self.ledger.hold(self.epoch(), hold).await,
+        let advised = Rollout::of(&hold.subject);
+        let held = match counting(&decided, &hold.subject, facts)? {
+            Some(facts) => Box::pin(self.hold_counted(&decided, hold, facts)).await?,
+            None => self.ledger.hold(self.epoch(), hold).await?,
+        };
+        if !held.again {
+            self.rollout.note(advised, held.seq, self.clock.now());
         }
+        Ok(held)
     }
 
     /// Ends an action, or a part of it.

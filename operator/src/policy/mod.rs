@@ -1,13 +1,20 @@
 //! Controller of Policies: says whether the rules are in force and what of them is not. The check is the one that admission makes; this
 //! writes nothing but status and decides no call.
 
+pub mod rollout;
+
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use kube::{Api, ResourceExt};
-use polity_api::{Policy, PolicyStatus, reasons};
+use polity_api::{
+    Policy, PolicyStatus,
+    policy::{Mode, Rollout as Shown},
+    reasons,
+};
 use polity_policy::{PolicyCheck, check_policy};
 
+pub use self::rollout::Rollout;
 use crate::{
     context::Context,
     engine::Key,
@@ -21,15 +28,31 @@ use crate::{
 /// The status was not written; it is tried again.
 pub async fn reconcile(ctx: Arc<Context>, key: Key) -> Result<Outcome, StatusError> {
     let Some(policy) = ctx.cluster.policies.get(&key.0, &key.1) else {
+        ctx.rollout.forget(&key);
         return undecodable(&ctx.client, &ctx.cluster.policies, &key, ctx.now()).await;
     };
     let check = ctx.cluster.org_of(&key.0).map(|org| {
         let tools = ctx.cluster.world().tools_in_reach(&org.name_any());
         check_policy(&policy.spec, tools.iter().map(AsRef::as_ref))
     });
-    let status = status(&policy, check.as_ref(), ctx.now());
+    let mut status = status(&policy, check.as_ref(), ctx.now());
+    let again = show(&ctx, &key, &policy, &mut status);
     write(&Api::namespaced(ctx.client.clone(), &key.0), &ctx.cluster.policies, policy.as_ref(), &status).await?;
-    Ok(Outcome::Settled)
+    Ok(again)
+}
+
+/// Puts what the rules would have done into the status, as long as they are not enforced.
+fn show(ctx: &Context, key: &Key, policy: &Policy, status: &mut PolicyStatus) -> Outcome {
+    if policy.spec.mode == Mode::Enforce {
+        ctx.rollout.forget(key);
+        status.rollout = None;
+        return Outcome::Settled;
+    }
+    let digest = status.digest.clone().unwrap_or_default();
+    let before: Option<&Shown> = policy.status.as_ref().filter(|s| s.digest.as_deref() == Some(&digest)).and_then(|s| s.rollout.as_ref());
+    let (shown, again) = ctx.rollout.figures(key, &digest, before, ctx.now());
+    status.rollout = Some(shown);
+    again.map_or(Outcome::Settled, Outcome::At)
 }
 
 /// The status. Pure.

@@ -20,7 +20,7 @@ pub(crate) fn hold(tx: &mut Tx<'_>, epoch: i64, hold: Hold, input: KeyedDigest) 
             return Err(already(&row.id, state_name(row.state)));
         }
         same_action(&row, &subject, &input)?;
-        return Ok(Held { seq: row.first_seq, input });
+        return Ok(Held { seq: row.first_seq, input, again: true });
     }
     let expires = to_micros(expires);
     if expires <= tx.now {
@@ -45,5 +45,5 @@ pub(crate) fn hold(tx: &mut Tx<'_>, epoch: i64, hold: Hold, input: KeyedDigest) 
     row.first_seq = seq;
     row.last_seq = seq;
     attempts::insert(tx.db, &row)?;
-    Ok(Held { seq, input })
+    Ok(Held { seq, input, again: false })
 }

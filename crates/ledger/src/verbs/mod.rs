@@ -123,6 +123,7 @@ pub(crate) fn entry(kind: &str, subject: Subject, input: Option<KeyedDigest>) ->
         reason: subject.verdict.reason.clone(),
         message: subject.verdict.message.clone(),
         verdict: Some(subject.verdict),
+        past: subject.past,
         trace: subject.trace,
         dims: subject.dims,
         ..Entry::default()

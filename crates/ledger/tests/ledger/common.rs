@@ -111,6 +111,7 @@ pub(crate) fn subject(id: &str) -> Subject {
         dims: [("role".to_owned(), "acme/clerk".to_owned()), ("task".to_owned(), "t-1".to_owned())].into(),
         trace: String::new(),
         keep_input: false,
+        past: None,
     }
 }
 

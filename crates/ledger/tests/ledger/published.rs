@@ -1,6 +1,6 @@
 //! The published schema: the file says what the types say, and what is exported fits it.
 
-use polity_ledger::{Filter, Note, Outcome, Sealing, line_schema};
+use polity_ledger::{Advised, CounterRead, Filter, Note, Outcome, Past, Sealing, line_schema};
 use serde_json::{Value, json};
 
 use crate::common::{Rig, org, settle, subject};
@@ -25,7 +25,21 @@ async fn exported_lines_fit() {
     let mut full = rig.begin("full", 1, 10);
     full.subject.keep_input = true;
     full.subject.verdict.rules = vec!["acme/limits/amount".to_owned()];
+    full.subject.verdict.advisory = vec![Advised { rule: "acme/trial/most".to_owned(), effect: "Deny".to_owned(), policy: "0".repeat(64) }];
+    let spent =
+        CounterRead { policy: "acme/limits".to_owned(), name: "spent".to_owned(), window: 86_400, by: vec!["agent".to_owned()], value: 40 };
+    let past = Past {
+        counters: vec![spent],
+        calls: Some(0),
+        labels: [("secret".to_owned(), false)].into(),
+        tools: [("mail".to_owned(), 2)].into(),
+    };
+    full.subject.past = Some(past.clone());
     rig.ledger.begin(1, full).await.unwrap();
+    let (advised, last) = rig.ledger.advised(&org(), 0, 100).await.unwrap();
+    assert_eq!((advised.len(), last), (1, advised[0].seq), "the last record so far");
+    assert_eq!((advised[0].action.as_str(), advised[0].past.clone()), ("full", Some(past)));
+    assert_eq!(rig.ledger.advised(&org(), last, 100).await.unwrap().1, last);
     let mut end = settle("full", 1, Outcome::Done);
     end.result = Some(json!({"ok": true}));
     end.facts = [("exitCode".to_owned(), json!(0)), ("redactions".to_owned(), json!({"email": 2}))].into();
@@ -49,7 +63,7 @@ async fn exported_lines_fit() {
         let value: Value = serde_json::from_str(line).unwrap();
         let errors: Vec<String> = schema.iter_errors(&value).map(|e| e.to_string()).collect();
         assert!(errors.is_empty(), "{line}: {errors:?}");
-        for broken in ["org", "keyId", "seq", "hash"] {
+        for broken in ["org", "keyId", "seq", "hash", "past"] {
             let mut value = value.clone();
             if let Some(member) = value.get_mut(broken) {
                 *member = json!(["wrong"]);

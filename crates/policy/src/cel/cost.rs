@@ -153,6 +153,7 @@ fn library(call: &CallExpr, args: &[IdedExpr], schema: Option<&Map<String, Json>
             .saturating_mul(2)
             .saturating_add(1)
             .saturating_add(text(1).saturating_mul(args.first().map_or(0, |a| items(a, schema))) / BYTES),
+        Fun::Quote => 2 + texts() / BYTES + text(0).saturating_mul(2) / BYTES,
         Fun::Split | Fun::FindAll | Fun::GetQuery => 1 + texts() / BYTES + 4 * (1 + text(0)),
         Fun::Replace => 2 + texts() / BYTES + text(0).saturating_mul(1 + text(2)) / BYTES,
         // a list or a text
@@ -202,6 +203,7 @@ fn bytes(expr: &IdedExpr, schema: Option<&Map<String, Json>>) -> u64 {
             // a part of a text, or as long
             Fun::CharAt | Fun::Substring | Fun::Trim | Fun::LowerAscii | Fun::UpperAscii | Fun::Find => bytes(of, schema),
             Fun::Url | Fun::GetScheme | Fun::GetHost | Fun::GetHostname | Fun::GetPort => bytes(of, schema),
+            Fun::Quote => 2 + bytes(of, schema).saturating_mul(2),
             Fun::GetEscapedPath => bytes(of, schema).saturating_mul(3),
             Fun::Replace => {
                 let new = call.args.get(4).map_or(0, |new| bytes(new, schema));

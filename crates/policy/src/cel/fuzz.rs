@@ -164,6 +164,8 @@ const WORDS: &[&str] = &[
     ".sub(quantity('1'))",
     ".sign()",
     ".asInteger()",
+    ".asApproximateFloat()",
+    "strings.quote(",
     ".isLessThan(",
     "ip(",
     "isIP(",

@@ -21,6 +21,7 @@ pub mod lib;
 pub mod meter;
 pub mod program;
 pub mod schema;
+mod syntax;
 #[cfg(test)]
 mod textproto;
 pub mod ty;

@@ -12,6 +12,7 @@ use regex::{Regex, RegexBuilder};
 use super::{
     code::{Code, Unsupported},
     lib::{Fun, On, SPACES, Takes},
+    syntax,
 };
 use crate::past::Reads;
 
@@ -103,7 +104,8 @@ pub fn parse(text: &str) -> Result<Parsed, Fault> {
             let (line, bytes) = (at(first.pos.0), at(first.pos.1).saturating_sub(1));
             let column =
                 1 + text.lines().nth(line.saturating_sub(1)).map_or(bytes, |l| l.char_indices().take_while(|(i, _)| *i < bytes).count());
-            return Err(Fault { line, column, message: format!("not a CEL expression: {}", first.msg) });
+            let at = text.split_inclusive('\n').take(line.saturating_sub(1)).map(str::len).sum::<usize>() + bytes;
+            return Err(Fault { line, column, message: format!("not a CEL expression: {}", syntax::explain(text, at, &first.msg)) });
         }
         None => return Err(Fault::whole("the parser cannot read this expression")),
     };
@@ -195,7 +197,10 @@ pub fn nodes(expr: &IdedExpr) -> u64 {
 pub fn pattern(text: &str) -> Result<Regex, String> {
     RegexBuilder::new(text).size_limit(PATTERN_SIZE).dfa_size_limit(4 * PATTERN_SIZE).build().map_err(|e| match e {
         regex::Error::CompiledTooBig(_) => "the pattern is too large when compiled".to_owned(),
-        other => format!("not a regular expression: {}", other.to_string().lines().last().unwrap_or_default().trim()),
+        other => format!(
+            "not a regular expression: {}",
+            other.to_string().lines().last().unwrap_or_default().trim().trim_start_matches("error: ")
+        ),
     })
 }
 

@@ -64,6 +64,8 @@ impl Checker<'_> {
             let method = STRING.contains(&name) || TIMESTAMP.contains(&name) || MACROS.contains(&name);
             let hint = if method || Fun::of(On::Value(Takes::Element), name).is_some() {
                 format!("it is called on a value: x.{name}(…)")
+            } else if let Some(other) = suggest::in_cel(name) {
+                format!("in CEL this is {other}")
             } else {
                 suggest::among("functions", name, GLOBAL.into_iter().chain(["has"]).chain(functions::named(On::Nothing)))
             };
@@ -116,7 +118,10 @@ impl Checker<'_> {
         };
         if !there.contains(&name) {
             there.extend(library);
-            let hint = suggest::among("functions on it", name, there);
+            let hint = match suggest::in_cel(name) {
+                Some(other) => format!("in CEL this is {other}"),
+                None => suggest::among("functions on it", name, there),
+            };
             return self.fault_call(e, name, format!("{} has no function `{name}`; {hint}", article(on)));
         }
         match (name, args.as_slice()) {

@@ -93,6 +93,7 @@ impl Checker<'_> {
         let ty = match sig.gives {
             Gives::Bool => Ty::Bool,
             Gives::Int => Ty::Int,
+            Gives::Double => Ty::Double,
             Gives::Text => Ty::STRING,
             Gives::Texts => Ty::list(Ty::STRING),
             Gives::Query => Ty::Map(Ty::list(Ty::STRING).into()),
@@ -100,7 +101,7 @@ impl Checker<'_> {
             Gives::Of(kind) => Ty::Of(kind),
         };
         // what may be larger than what it is made of
-        if matches!(fun, Fun::Replace | Fun::Join | Fun::Split | Fun::FindAll | Fun::GetQuery) {
+        if matches!(fun, Fun::Quote | Fun::Replace | Fun::Join | Fun::Split | Fun::FindAll | Fun::GetQuery) {
             self.copy(e, &ty);
         }
         ty

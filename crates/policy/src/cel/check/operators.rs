@@ -88,7 +88,13 @@ impl Checker<'_> {
             return Ty::Bool;
         }
         let quantities = [&x, &y].iter().all(|t| *t.non_null() == Ty::Of(Kind::Quantity));
-        let instead = if quantities { "; use isLessThan(), isGreaterThan() or compareTo()" } else { "" };
+        let text_and_number =
+            matches!((x.non_null(), y.non_null()), (Ty::Str(_), Ty::Int | Ty::Double) | (Ty::Int | Ty::Double, Ty::Str(_)));
+        let instead = match () {
+            () if quantities => "; use isLessThan(), isGreaterThan() or compareTo()",
+            () if text_and_number => "; write numbers without quotes, or convert with int() or double()",
+            () => "",
+        };
         self.fault_op(e, format!("{sign} does not compare {} with {}{instead}", article(&x), article(&y)))
     }
 
@@ -142,6 +148,9 @@ impl Checker<'_> {
                 }
                 _ => self.fault_op(e, "in needs a literal name here, or has()"),
             },
+            Ty::Str(_) if matches!(x.non_null(), Ty::Str(_)) => {
+                self.fault_op(e, "in does not look for a part of a text; write text.contains(part)")
+            }
             other => self.fault_op(e, format!("in does not look for {} in {}", article(&x), article(other))),
         }
     }

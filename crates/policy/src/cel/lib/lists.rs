@@ -84,16 +84,17 @@ fn sorted<'a>(items: &[Val<'a>]) -> Result<bool, Fail<'a>> {
     Ok(sorted)
 }
 
-/// Sum of ints, or of doubles. That of nothing is 0.
+/// Sum of ints, of doubles, or of durations. That of nothing is 0.
 fn sum(items: Vec<Val<'_>>) -> Result<Val<'_>, Fail<'_>> {
     let mut items = items.into_iter();
     let Some(first) = items.next() else { return Ok(Val::Int(0)) };
-    if !matches!(first, Val::Int(_) | Val::Double(_)) {
+    if !matches!(first, Val::Int(_) | Val::Double(_) | Val::Span(_)) {
         return Err(Fail::Type("sum"));
     }
     items.try_fold(first, |sum, item| match (sum, item) {
         (Val::Int(a), Val::Int(b)) => a.checked_add(b).map(Val::Int).ok_or(Fail::Overflow("sum")),
         (Val::Double(a), Val::Double(b)) => Ok(Val::Double(a + b)),
+        (Val::Span(a), Val::Span(b)) => a.checked_add(&b).map(Val::Span).ok_or(Fail::Overflow("sum")),
         _ => Err(Fail::Type("sum")),
     })
 }

@@ -40,6 +40,9 @@ pub fn call<'a>(fun: Fun, of: &Quantity, rest: &[Val<'a>]) -> Result<Val<'a>, Fa
     match fun {
         Fun::IsInteger => Ok(Val::Bool(of.whole().is_some())),
         Fun::AsInteger => of.whole().map(Val::Int).ok_or(Fail::Function(fun.name())),
+        // the nearest double, as its name says
+        #[allow(clippy::cast_precision_loss)]
+        Fun::AsApproximateFloat => Ok(Val::Double(of.0 as f64 / NANO as f64)),
         Fun::Sign => Ok(Val::Int(i64::from(of.0.cmp(&0) as i8))),
         Fun::Add => made(of.0.checked_add(operand()?.0)),
         Fun::Sub => made(of.0.checked_sub(operand()?.0)),

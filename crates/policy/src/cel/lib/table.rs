@@ -29,7 +29,7 @@ pub enum Takes {
     List,
     /// A list of strings.
     Texts,
-    /// A list of numbers.
+    /// A list of numbers, or of durations.
     Numbers,
     /// A list of what has an order.
     Ordered,
@@ -44,6 +44,8 @@ pub enum Gives {
     Bool,
     /// int.
     Int,
+    /// double.
+    Double,
     /// string.
     Text,
     /// A list of strings.
@@ -70,7 +72,7 @@ pub struct Sig {
 }
 
 /// Names of libraries that stand before a function.
-pub const SPACES: [&str; 2] = ["ip", "sets"];
+pub const SPACES: [&str; 3] = ["ip", "sets", "strings"];
 
 macro_rules! functions {
     ($($fun:ident $name:literal { $($on:expr, [$($takes:expr),*] => $gives:expr);+ })+) => {
@@ -108,6 +110,7 @@ functions! {
     Contains "contains" { Space("sets"), [List, List] => Gives::Bool }
     Equivalent "equivalent" { Space("sets"), [List, List] => Gives::Bool }
     Intersects "intersects" { Space("sets"), [List, List] => Gives::Bool }
+    Quote "quote" { Space("strings"), [Text] => Gives::Text }
     CharAt "charAt" { Value(Text), [Int] => Gives::Text }
     Find "find" { Value(Text), [Pattern] => Gives::Text }
     FindAll "findAll" { Value(Text), [Pattern] => Gives::Texts; Value(Text), [Pattern, Int] => Gives::Texts }
@@ -126,6 +129,7 @@ functions! {
     Max "max" { Value(Ordered), [] => Gives::Element }
     IsInteger "isInteger" { Value(Of(Kind::Quantity)), [] => Gives::Bool }
     AsInteger "asInteger" { Value(Of(Kind::Quantity)), [] => Gives::Int }
+    AsApproximateFloat "asApproximateFloat" { Value(Of(Kind::Quantity)), [] => Gives::Double }
     Sign "sign" { Value(Of(Kind::Quantity)), [] => Gives::Int }
     Add "add" { Value(Of(Kind::Quantity)), [Of(Kind::Quantity)] => Gives::Of(Kind::Quantity); Value(Of(Kind::Quantity)), [Int] => Gives::Of(Kind::Quantity) }
     Sub "sub" { Value(Of(Kind::Quantity)), [Of(Kind::Quantity)] => Gives::Of(Kind::Quantity); Value(Of(Kind::Quantity)), [Int] => Gives::Of(Kind::Quantity) }
@@ -253,7 +257,7 @@ impl Takes {
             Of(kind) => *ty.non_null() == Ty::Of(kind),
             List => matches!(ty.non_null(), Ty::List(_)),
             Texts => element(&|of| matches!(of, Ty::Str(_))),
-            Numbers => element(&Ty::number),
+            Numbers => element(&|of| of.number() || matches!(of, Ty::Duration)),
             Ordered => element(&|of| matches!(of, Ty::Int | Ty::Double | Ty::Bool | Ty::Str(_) | Ty::Timestamp | Ty::Duration)),
             Element => true,
         }
@@ -269,7 +273,7 @@ impl std::fmt::Display for Takes {
             Of(kind) => kind.fmt(f),
             List => f.write_str("list"),
             Texts => f.write_str("list of string"),
-            Numbers => f.write_str("list of numbers"),
+            Numbers => f.write_str("list of numbers or durations"),
             Ordered => f.write_str("list of what has an order"),
             Element => f.write_str("element"),
         }

@@ -51,6 +51,20 @@ fn holds(table: &[(&str, Option<&str>)]) {
 }
 
 #[test]
+fn quotes_floats_and_durations() {
+    holds(&[
+        (r#"strings.quote('first\nsecond "third" \\ ü')"#, Some(r#"'"first\\nsecond \\"third\\" \\\\ ü"'"#)),
+        (r"strings.quote('\a\b\f\r\t\v')", Some(r#"'"\\a\\b\\f\\r\\t\\v"'"#)),
+        ("strings.quote('')", Some(r#"'""'"#)),
+        ("quantity('1.5Gi').asApproximateFloat()", Some("1610612736.0")),
+        ("quantity('500m').asApproximateFloat()", Some("0.5")),
+        ("quantity('-3').asApproximateFloat() + 0.5", Some("-2.5")),
+        ("[duration('1h'), duration('30m')].sum()", Some("duration('90m')")),
+        ("[duration('1s')].sum()", Some("duration('1s')")),
+    ]);
+}
+
+#[test]
 fn quantities() {
     holds(&[
         ("quantity('1.5Gi') == quantity('1536Mi')", Some("true")),
@@ -366,7 +380,7 @@ fn slips_are_found_when_the_rule_is_written() {
         ("sets.contains(args.list)", "1:6 contains() takes (list, list), not (list(int))"),
         ("args.s.indexOf(1) == 0", "1:8 indexOf() takes (string) or (string, int) on a string, not (int)"),
         ("args.list.indexOf('x') == 0", "1:11 indexOf() takes (element) on a list(int), not (string)"),
-        ("args.texts.sum() == 0", "1:12 sum() is called on a list of numbers, not on a list(string)"),
+        ("args.texts.sum() == 0", "1:12 sum() is called on a list of numbers or durations, not on a list(string)"),
         ("args.list.join(',') == ''", "1:11 join() is called on a list of string, not on a list(int)"),
         ("indexOf(args.s, 'x') == 0", "1:1 no function `indexOf`; it is called on a value: x.indexOf(…)"),
         ("quantity(args.s) < quantity('1')", "1:18 < does not compare a quantity with a quantity; use isLessThan()"),

@@ -47,6 +47,11 @@ pub fn call<'a>(fun: Fun, args: &[Val<'a>], with: &With<'_>) -> R<'a> {
         (Fun::IndexOf | Fun::LastIndexOf, [_, Val::Int(from)], Some(wanted)) => {
             from_place(fun, text, wanted, *from).map(Val::Int).ok_or(none)
         }
+        (Fun::Quote, [], _) => {
+            // each character becomes two at most
+            with.bytes(text.len().saturating_mul(2))?;
+            Ok(Val::Text(quote(text).into()))
+        }
         (Fun::LowerAscii, [], _) => Ok(Val::Text(text.to_ascii_lowercase().into())),
         (Fun::UpperAscii, [], _) => Ok(Val::Text(text.to_ascii_uppercase().into())),
         (Fun::Trim, [], _) => {
@@ -72,6 +77,28 @@ pub fn call<'a>(fun: Fun, args: &[Val<'a>], with: &With<'_>) -> R<'a> {
         (Fun::FindAll, [Val::Int(most)], _) => find_all(of, text, limit(*most), with),
         _ => wrong,
     }
+}
+
+/// A text as a literal of CEL in double quotes.
+fn quote(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 2);
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '\x07' => out.push_str("\\a"),
+            '\x08' => out.push_str("\\b"),
+            '\x0c' => out.push_str("\\f"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            '\x0b' => out.push_str("\\v"),
+            '\\' => out.push_str("\\\\"),
+            '"' => out.push_str("\\\""),
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
 }
 
 /// A limit; a negative one is none.
