@@ -168,3 +168,67 @@ fn bench_times_every_test() {
     run(&["policy", "bench", "-f", &org, "-t", &file("bad/wrong.yaml"), "--seconds", "0.01"]).ends(0);
     run(&["policy", "bench", "-f", &org, "-t", &tests, "--seconds=-1"]).ends(1).has(&["--seconds"]);
 }
+
+/// Typical mistakes of authors: each message names the place, what is wrong, and what to write.
+#[test]
+fn mistakes_are_told_plainly() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("bad.yaml");
+    let rule = |rule: &str| format!("rules: [{rule}]");
+    for (spec, wanted) in [
+        (
+            rule("{name: n, expression: args.amount <= 5, effect: Deny}"),
+            "spec.rules[0].name: a text is expected; without quotes YAML reads n, no, off and false as the boolean false: write \"n\"",
+        ),
+        (
+            rule("{name: a, expression: true, effect: Deny}"),
+            "spec.rules[0].expression: a text is expected; without quotes YAML reads y, yes",
+        ),
+        (
+            rule("{name: 12, expression: 'true', effect: Deny}"),
+            "spec.rules[0].name: a text is expected, and YAML reads 12 as a number: write \"12\"",
+        ),
+        (rule("{name: Max_A, expression: 'true', effect: Deny}"), "\"Max_A\": a name has lower-case letters, digits and '-'"),
+        (rule("{name: a, expression: args.amount <= 5}"), "spec.rules[0]: \"effect\" is missing"),
+        (
+            rule("{name: a, expresion: args.amount <= 5, effect: Deny}"),
+            "spec.rules[0].expresion: there is no such field; did you mean `expression`?",
+        ),
+        (
+            format!("match: {{tools: refund}}, {}", rule("{name: a, expression: 'args.amount < 5', effect: Deny}")),
+            "spec.match.tools: a list is expected: write [refund]",
+        ),
+        (
+            rule(
+                "{name: a, expression: 'args.amount < 5', effect: RequireApproval, approval: {role: {name: manager}, expiresAfter: 4 hours}}",
+            ),
+            "spec.rules[0].approval.expiresAfter: \"4 hours\": a length of time is a whole number with s, m, h or d behind it, such as 90s",
+        ),
+        (
+            rule("{name: a, expression: 'args.amount < 5', effect: RequireApproval, approval: {role: {name: manager}, count: '2'}}"),
+            "spec.rules[0].approval.count: a number is expected, and \"2\" is a text: write it without quotes",
+        ),
+        (
+            rule("{name: a, expression: 'args.amount <= 5 &&', effect: Deny}"),
+            "rule a, line 1 column 20: not a CEL expression: an expression is expected after `&&`, but the text ends there",
+        ),
+        (
+            rule("{name: a, expression: 'args.amount <= \"5\"', effect: Deny}"),
+            "rule a, line 1 column 13: <= does not compare an int with a string; write",
+        ),
+        (
+            rule("{name: a, expression: 'len(agent.name) < 5', effect: Deny}"),
+            "rule a, line 1 column 1: no function `len`; in CEL this is size(x)",
+        ),
+    ] {
+        let policy = format!("apiVersion: polity.dev/v1alpha1\nkind: Policy\nmetadata: {{name: p, namespace: shop}}\nspec: {{{spec}}}\n");
+        std::fs::write(&path, policy).unwrap();
+        run(&["policy", "check", "-f", &file("org.yaml"), "-f", path.to_str().unwrap()]).ends(1).has(&[wanted]);
+    }
+    let agent =
+        "apiVersion: polity.dev/v1alpha1\nkind: Agent\nmetadata: {name: on, namespace: shop}\nspec: {type: Human, usernames: [a]}\n";
+    std::fs::write(&path, agent).unwrap();
+    run(&["policy", "check", "-f", &file("org.yaml"), "-f", path.to_str().unwrap()])
+        .ends(1)
+        .has(&["metadata.name: a text is expected; without quotes YAML reads y, yes, on and true as the boolean true"]);
+}

@@ -173,7 +173,7 @@ async fn counters_and_history_stand_where_they_stood() {
         0,
         &["not covered: 4, counter shop/sums/spent: its Policy selects other calls now"],
     );
-    let new = policy(&rule("n", "counters.calls < 5"), "{name: calls, window: 24h}", "");
+    let new = policy(&rule("new", "counters.calls < 5"), "{name: calls, window: 24h}", "");
     replay(new, 0, &["not covered: 4, counter shop/sums/calls: the record does not tell what it stood at"]);
     replay(
         policy(&rule("l", "!('vip' in history.labels)"), spent, ""),
