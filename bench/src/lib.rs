@@ -4,7 +4,11 @@
 
 pub mod admission;
 pub mod certs;
+pub mod gateway;
 pub mod load;
+pub mod memory;
+pub mod propagation;
 pub mod report;
 pub mod samples;
 pub mod server;
+pub mod standin;

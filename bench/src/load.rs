@@ -28,6 +28,8 @@ pub struct Target {
     pub body: Bytes,
     /// What a right answer contains.
     pub expect: &'static str,
+    /// Token of whoever asks; none when empty.
+    pub bearer: &'static str,
 }
 
 /// How to send.
@@ -113,10 +115,12 @@ async fn connect(target: &Target) -> Result<SendRequest<Full<Bytes>>> {
 
 async fn post(sender: &mut SendRequest<Full<Bytes>>, target: &Target) -> Result<String> {
     sender.ready().await?;
-    let request = http::Request::post(&target.path)
-        .header(http::header::HOST, "localhost")
-        .header(http::header::CONTENT_TYPE, "application/json")
-        .body(Full::new(target.body.clone()))?;
+    let mut request =
+        http::Request::post(&target.path).header(http::header::HOST, "localhost").header(http::header::CONTENT_TYPE, "application/json");
+    if !target.bearer.is_empty() {
+        request = request.header(http::header::AUTHORIZATION, format!("Bearer {}", target.bearer));
+    }
+    let request = request.body(Full::new(target.body.clone()))?;
     let response = sender.send_request(request).await.context("send")?;
     let status = response.status();
     let body = String::from_utf8(response.into_body().collect().await?.to_bytes().to_vec())?;

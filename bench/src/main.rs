@@ -13,18 +13,21 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 
-use polity_bench::admission;
 use polity_bench::report::Report;
+use polity_bench::{admission, gateway, memory, propagation};
 
 /// Something that can be measured: its name, what it compares, and how.
 type Bench = (&'static str, &'static str, fn() -> Result<Report>);
 
 /// All of them.
 const BENCHES: &[Bench] = &[
-    ("admission", "CPU of a review beside a bare echo and OPA", admission::run),
+    ("admission", "CPU of a review beside a bare echo, OPA and Gatekeeper", admission::run),
     ("budget", "1,000 racing calls on a budget for 100", ledger::budget::run),
     ("decision", "one decision in process beside cel alone; ten thousand policies beside ten", decision::run),
+    ("gateway", "who asks and what would be decided, beside a bare server with the same TLS", gateway::run),
     ("ledger", "durable begin+settle pairs beside the same bytes with group fdatasync", ledger::run),
+    ("memory", "cache and views of 100 and 1,000 Orgs, and the time until they are there", memory::run),
+    ("propagation", "from a Policy's change to the first decision by it, beside a bare watch client", propagation::run),
 ];
 
 /// Measures Polity beside a peer or a limit.

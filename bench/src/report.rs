@@ -57,6 +57,11 @@ impl Report {
         self.push(what, beside, "ratio", ratio, Some(goal), better);
     }
 
+    /// Adds a plain figure with its goal.
+    pub fn bounded(&mut self, what: &str, unit: &str, samples: &Samples, goal: f64, better: Better) {
+        self.push(what, "", unit, samples, Some(goal), better);
+    }
+
     fn push(&mut self, what: &str, beside: &str, unit: &str, samples: &Samples, goal: Option<f64>, better: Better) {
         let (what, beside, unit) = (what.to_owned(), beside.to_owned(), unit.to_owned());
         self.rows.push(Row { what, beside, unit, value: samples.median(), min: samples.min(), max: samples.max(), goal, better });

@@ -10,7 +10,7 @@ use crate::{paths, run, upstream};
 pub fn run(names: &[String]) -> Result<()> {
     let mut cargo = Command::new("cargo");
     if names.iter().any(|name| name == "admission") {
-        cargo.env("POLITY_BENCH_OPA", upstream::opa()?);
+        cargo.env("POLITY_BENCH_OPA", upstream::opa()?).env("POLITY_BENCH_GATEKEEPER", upstream::gatekeeper()?);
     }
     cargo.current_dir(paths::root()).args(["run", "--quiet", "--release", "--locked", "--package", "polity-bench", "--"]).args(names);
     run::check(&mut cargo)

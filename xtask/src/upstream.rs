@@ -60,9 +60,17 @@ const MODULES: &[Module] = &[
 /// What benches measure us against; no cluster needs it.
 const OPA: Module = Module { home: "peers", dir: "opa", binaries: &[("opa", "github.com/open-policy-agent/opa")], needed: |_| false };
 
+/// Gatekeeper's engine behind a small server of ours.
+const GATEKEEPER: Module = Module { home: "peers", dir: "gatekeeper", binaries: &[("gatekeeper", ".")], needed: |_| false };
+
 /// The OPA server; builds it if it is missing.
 pub fn opa() -> Result<PathBuf> {
     Ok(cached(&OPA)?.join("opa"))
+}
+
+/// The server with Gatekeeper's engine; builds it if it is missing.
+pub fn gatekeeper() -> Result<PathBuf> {
+    Ok(cached(&GATEKEEPER)?.join("gatekeeper"))
 }
 
 fn all(_: Form) -> bool {

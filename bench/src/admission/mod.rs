@@ -1,13 +1,15 @@
-//! `admission`: processor time of one review of a ToolCall's creation, beside a bare echo and OPA with the same rules.
+//! `admission`: processor time of one review of a ToolCall's creation, beside a bare echo, OPA and Gatekeeper (its engine for CEL) with
+//! the same rules.
 //!
 //! Measured is `/validate`, which decides; each server has the first core for itself, the load the second. The limit (`echo`)
 //! reads the review and the ToolCall into their types and allows. Before anything is timed every server must allow what is
 //! allowed and deny what is not.
 
-mod organisation;
+pub mod organisation;
 mod serve;
 
 use std::env;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -23,6 +25,8 @@ pub use serve::serve;
 
 /// Path of the OPA binary, which `cargo xtask bench` builds.
 const OPA: &str = "POLITY_BENCH_OPA";
+/// Path of the server with Gatekeeper's engine, which `cargo xtask bench` builds.
+const GATEKEEPER: &str = "POLITY_BENCH_GATEKEEPER";
 const REPEATS: usize = 5;
 const WARM_UP: Duration = Duration::from_millis(500);
 const MEASURED: Duration = Duration::from_millis(1500);
@@ -56,11 +60,12 @@ pub fn run() -> Result<Report> {
         rival("polity, 100 policies", ours("polity:100")?, "/validate?timeout=10s"),
         rival("polity, 1000 policies", ours("polity:1000")?, "/validate?timeout=10s"),
         rival("OPA, 100 policies", opa(folder.path(), &certs)?, "/"),
+        rival("Gatekeeper, 100 constraints", gatekeeper(folder.path(), &certs)?, "/v1/admit"),
     ];
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let target = |rival: &Rival, amount: i64, expect| -> Result<Target> {
         let body = Bytes::from(organisation::review(amount));
-        Ok(Target { address: rival.server.address(), path: rival.path.to_owned(), tls: certs.client()?, body, expect })
+        Ok(Target { address: rival.server.address(), path: rival.path.to_owned(), tls: certs.client()?, body, expect, bearer: "" })
     };
     for rival in &rivals {
         let (allowed, denied) = (target(rival, 50, "")?, target(rival, 51, "")?);
@@ -80,21 +85,32 @@ fn rival(name: &'static str, server: Server, path: &'static str) -> Rival {
     Rival { name, server, path, kept: none(), churned: none(), rate: none(), p50: none(), p99: none() }
 }
 
-fn opa(folder: &std::path::Path, certs: &Certs) -> Result<Server> {
-    let program = env::var(OPA).with_context(|| format!("{OPA} must name the OPA binary; `cargo xtask bench` builds it and says where"))?;
+/// Where a rival is that `cargo xtask bench` builds.
+fn built(variable: &str) -> Result<String> {
+    env::var(variable).with_context(|| format!("{variable} must name a server; `cargo xtask bench` builds it and says where"))
+}
+
+fn opa(folder: &Path, certs: &Certs) -> Result<Server> {
     let rules = folder.join("rules.rego");
     std::fs::write(&rules, organisation::rego(100))?;
-    Server::of_peer(&program, |address| {
-        let text = |path: &std::path::Path| path.to_string_lossy().into_owned();
+    Server::of_peer(&built(OPA)?, |address| {
         let fixed = ["run", "--server", "--log-level=error", "--disable-telemetry"].map(ToOwned::to_owned);
-        let named = [
-            format!("--addr=https://{address}"),
-            format!("--tls-cert-file={}", text(&certs.certificate())),
-            format!("--tls-private-key-file={}", text(&certs.key())),
-            text(&rules),
-        ];
-        fixed.into_iter().chain(named).collect()
+        let listens = format!("--addr=https://{address}");
+        fixed.into_iter().chain([listens]).chain(certified(certs)).chain([rules.display().to_string()]).collect()
     })
+}
+
+fn gatekeeper(folder: &Path, certs: &Certs) -> Result<Server> {
+    let policies = folder.join("constraints.json");
+    std::fs::write(&policies, organisation::constraints(100).to_string())?;
+    Server::of_peer(&built(GATEKEEPER)?, |address| {
+        [format!("--addr={address}"), format!("--policies={}", policies.display())].into_iter().chain(certified(certs)).collect()
+    })
+}
+
+/// Both rivals call it the same.
+fn certified(certs: &Certs) -> [String; 2] {
+    [format!("--tls-cert-file={}", certs.certificate().display()), format!("--tls-private-key-file={}", certs.key().display())]
 }
 
 /// Waits until it answers, then holds it to both verdicts; the echo allows everything.
@@ -147,11 +163,13 @@ fn report(rivals: &[Rival]) -> Result<Report> {
         peak.push(rival.server.peak_mib()?);
         report.figure(&format!("{}: peak memory", rival.name), "MiB", &peak, Better::Lower);
     }
-    let [echo, ten, hundred, thousand, opa] = rivals else { anyhow::bail!("five rivals") };
+    let [echo, ten, hundred, thousand, opa, gatekeeper] = rivals else { anyhow::bail!("six rivals") };
     report.ratio("CPU, 100 policies, kept", echo.name, &hundred.kept.over(&echo.kept), 1.3, Better::Lower);
     report.ratio("CPU, 100 policies, churn", echo.name, &hundred.churned.over(&echo.churned), 1.3, Better::Lower);
     report.ratio("CPU, 100 policies, kept", opa.name, &hundred.kept.over(&opa.kept), 0.25, Better::Lower);
     report.ratio("CPU, 100 policies, churn", opa.name, &hundred.churned.over(&opa.churned), 0.25, Better::Lower);
+    report.ratio("CPU, 100 policies, kept", gatekeeper.name, &hundred.kept.over(&gatekeeper.kept), 0.01, Better::Lower);
+    report.ratio("CPU, 100 policies, churn", gatekeeper.name, &hundred.churned.over(&gatekeeper.churned), 0.01, Better::Lower);
     report.ratio("CPU, 1000 policies, kept", ten.name, &thousand.kept.over(&ten.kept), 1.2, Better::Lower);
     Ok(report)
 }

@@ -9,15 +9,32 @@ use serde_json::{Value, json};
 /// Namespace of the Org.
 pub const NAMESPACE: &str = "acme";
 /// Username of the agent.
-const AGENT: &str = "system:serviceaccount:acme:polity-agent-payer";
+pub const AGENT: &str = "system:serviceaccount:acme:polity-agent-payer";
 
 /// As core would have put it in force.
 pub fn world(policies: usize) -> World {
-    let object = |kind: &str, name: &str, spec: Value| json!({"apiVersion": "polity.dev/v1alpha1", "kind": kind, "metadata": {"name": name, "namespace": NAMESPACE, "uid": format!("{kind}-{name}"), "generation": 1}, "spec": spec});
+    World::from_objects(stored(policies))
+}
+
+/// The objects as the API server has them.
+pub fn stored(policies: usize) -> Vec<Value> {
+    stored_as(NAMESPACE, policies)
+}
+
+/// The same under another name of Org and namespace.
+pub fn stored_as(org: &str, policies: usize) -> Vec<Value> {
+    let object = |kind: &str, name: &str, spec: Value| object(org, kind, name, spec);
+    let namespace = json!({"name": org, "uid": format!("Namespace-{org}"), "created": true});
+    let mut role = object("Role", "payer", json!({"grants": [{"tools": ["transfer-*"]}], "assignment": {"agents": ["payer"]}}));
+    role["status"] = json!({"observedGeneration": 1, "conditions": [], "holders": [{"agent": "payer", "source": "Assignment", "since": "2026-11-21T12:00:00Z"}]});
     let mut objects = vec![
-        json!({"apiVersion": "polity.dev/v1alpha1", "kind": "Org", "metadata": {"name": NAMESPACE, "uid": "Org-acme", "generation": 1}, "spec": {}}),
-        object("Agent", "payer", json!({"type": "System", "usernames": [AGENT]})),
-        object("Role", "payer", json!({"grants": [{"tools": ["transfer-*"]}], "assignment": {"agents": ["payer"]}})),
+        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": org, "uid": format!("Namespace-{org}"), "labels": {"polity.dev/org": org}}}),
+        json!({
+            "apiVersion": "polity.dev/v1alpha1", "kind": "Org", "metadata": {"name": org, "uid": format!("Org-{org}"), "generation": 1}, "spec": {},
+            "status": {"observedGeneration": 1, "conditions": [], "namespace": namespace},
+        }),
+        object("Agent", "payer", json!({"type": "System", "usernames": [AGENT.replace(NAMESPACE, org)]})),
+        role,
     ];
     let schema = json!({
         "type": "object", "additionalProperties": false, "required": ["to", "amount", "currency"],
@@ -29,10 +46,27 @@ pub fn world(policies: usize) -> World {
     for n in 0..policies {
         let runtime = json!({"container": {"image": "registry.example/transfer:1", "command": ["/transfer"]}});
         objects.push(object("Tool", &tool(n), json!({"inputSchema": schema, "runtime": runtime})));
-        let rule = json!({"name": "limit", "expression": "args.amount <= 50", "effect": "Deny", "message": "Transfers end at 50."});
-        objects.push(object("Policy", &format!("limit-{n}"), json!({"match": {"tools": [tool(n)]}, "rules": [rule]})));
+        objects.push(policy_of(org, n, 50));
     }
-    World::from_objects(objects)
+    objects
+}
+
+/// The Policy of a tool, with another limit.
+pub fn policy(n: usize, most: i64) -> Value {
+    policy_of(NAMESPACE, n, most)
+}
+
+fn policy_of(org: &str, n: usize, most: i64) -> Value {
+    let rule =
+        json!({"name": "limit", "expression": format!("args.amount <= {most}"), "effect": "Deny", "message": "Transfers end at 50."});
+    object(org, "Policy", &format!("limit-{n}"), json!({"match": {"tools": [tool(n)]}, "rules": [rule]}))
+}
+
+fn object(org: &str, kind: &str, name: &str, spec: Value) -> Value {
+    let metadata = json!({"name": name, "namespace": org, "uid": format!("{kind}-{org}-{name}"), "generation": 1});
+    let mut object = json!({"apiVersion": "polity.dev/v1alpha1", "kind": kind, "metadata": metadata});
+    object["spec"] = spec;
+    object
 }
 
 /// The same rules for OPA's `POST /` (document `system.main`), in the form that its index serves best: equality on the tool.
@@ -50,6 +84,27 @@ pub fn rego(policies: usize) -> String {
         );
     }
     text
+}
+
+/// The same rules for Gatekeeper: one template in CEL, and a constraint of it for each tool.
+pub fn constraints(policies: usize) -> Value {
+    let holds = "object.spec.tool.name != variables.params.tool || object.spec.input.amount <= variables.params.most";
+    let source = json!({"validations": [{"expression": holds, "message": "Transfers end at 50."}]});
+    let schema = json!({"type": "object", "properties": {"tool": {"type": "string"}, "most": {"type": "integer"}}});
+    let template = json!({
+        "apiVersion": "templates.gatekeeper.sh/v1", "kind": "ConstraintTemplate", "metadata": {"name": "transferlimit"},
+        "spec": {
+            "crd": {"spec": {"names": {"kind": "TransferLimit"}, "validation": {"openAPIV3Schema": schema}}},
+            "targets": [{"target": "admission.k8s.gatekeeper.sh", "code": [{"engine": "K8sNativeValidation", "source": source}]}],
+        },
+    });
+    let constraint = |n| {
+        json!({
+            "apiVersion": "constraints.gatekeeper.sh/v1beta1", "kind": "TransferLimit", "metadata": {"name": format!("limit-{n}")},
+            "spec": {"match": {"kinds": [{"apiGroups": ["polity.dev"], "kinds": ["ToolCall"]}]}, "parameters": {"tool": tool(n), "most": 50}},
+        })
+    };
+    std::iter::once(template).chain((0..policies).map(constraint)).collect()
 }
 
 /// A review of a create, of about 2 KiB as the API server sends it.
@@ -82,6 +137,7 @@ pub fn review(amount: i64) -> String {
     .to_string()
 }
 
-fn tool(n: usize) -> String {
+/// Name of a tool.
+pub fn tool(n: usize) -> String {
     format!("transfer-{n}")
 }

@@ -27,19 +27,24 @@ use polity_webhook::{Attempts, Cluster, Metrics, Permission, State, SystemClock,
 use super::organisation;
 use crate::certs::Certs;
 
-/// Serves `echo` or `polity:POLICIES` on a free port, which it prints, until stdin ends.
+/// Serves what a bench asks for on a free port, which it prints, until stdin ends: `echo` and `polity:POLICIES` for admission, `evaluate-echo` and
+/// `evaluate` for the gateway.
 ///
 /// # Errors
 /// When it cannot serve.
 pub fn serve(what: &str, folder: &Path) -> Result<()> {
+    let cancel = CancellationToken::new();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let _within = runtime.enter();
     let router = match what.split_once(':') {
         None if what == "echo" => Router::new().route("/validate", post(echo)),
+        None if what == "evaluate-echo" => crate::gateway::echo(),
+        None if what == "evaluate" => crate::gateway::edge(folder, &cancel)?,
         Some(("polity", policies)) => polity_webhook::router(state(policies.parse()?)?),
-        _ => bail!("neither echo nor polity:N: {what}"),
+        _ => bail!("nothing that is served: {what}"),
     };
     let tls = Certs::in_folder(folder).server()?;
     let listener = Listener::bind(SocketAddr::from(([127, 0, 0, 1], 0)))?;
-    let cancel = CancellationToken::new();
     let ended = cancel.clone();
     std::thread::spawn(move || {
         let _until_closed = std::io::stdin().read_to_end(&mut Vec::new());
@@ -47,7 +52,6 @@ pub fn serve(what: &str, folder: &Path) -> Result<()> {
     });
     println!("{}", listener.address());
     std::io::stdout().flush()?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     Ok(runtime.block_on(serve_tls(listener, router, tls, Duration::ZERO, cancel))?)
 }
 
