@@ -152,7 +152,7 @@ reasons! {
     AHEAD_OF_CHAIN = "AheadOfChain";
     /// Too much is under way; try again a little later.
     TOO_MANY_REQUESTS = "TooManyRequests";
-    /// A call that has begun without an object cannot be stopped; it ends within its time-out.
+    /// Whoever runs the call did not stop it in time; it ends within its time-out.
     NOT_CANCELABLE = "NotCancelable";
     /// Something that Polity needs to answer cannot be reached; try again.
     UNAVAILABLE = "Unavailable";

@@ -23,7 +23,7 @@ use polity_e2e::{
     until,
 };
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair, KeyUsagePurpose};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     admission::policy,
@@ -47,7 +47,52 @@ pub async fn two_at_once(polity: &mut Polity) -> Result<()> {
     result
 }
 
+/// A client's notice of cancellation comes to the edge that does not run its call, and stops it all the same.
+async fn told_elsewhere(polity: &Polity, gateway: u16) -> Result<()> {
+    let admin = polity.cluster.admin().await?;
+    let org = org_name("elsewhere");
+    let uid = fixtures::organisation(&admin, &org).await?;
+    let robot = help::robot(polity, &org).await?;
+    let ask = |base: String, session: Option<String>, message: Value| {
+        let token = robot.token.clone();
+        let url = format!("{base}/v1/orgs/{org}/mcp");
+        async move {
+            let mut request = shim::client()?.post(url).bearer_auth(token).header("accept", "application/json, text/event-stream");
+            if let Some(session) = session {
+                request = request.header("mcp-protocol-version", "2025-11-25").header("mcp-session-id", session);
+            }
+            Ok::<_, anyhow::Error>(request.json(&message).send().await?)
+        }
+    };
+    let (one, two) = (polity.gateway(), format!("https://127.0.0.1:{gateway}"));
+    let client = json!({"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}});
+    let begun = ask(one.clone(), None, json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": client})).await?;
+    let session = begun.headers().get("mcp-session-id").context("no session")?.to_str()?.to_owned();
+    let call =
+        json!({"jsonrpc": "2.0", "id": 5, "method": "tools/call", "params": {"name": "pay", "arguments": {"amount": 20, "to": "ann"}}});
+    let asked = tokio::spawn(ask(one, Some(session.clone()), call));
+    until(SOON, "the call has begun", || async {
+        let lines = help::lines(polity, &uid, None).map_err(|e| format!("{e:#}"))?;
+        if lines.iter().any(|l| l["kind"] == "begin") { Ok(()) } else { Err(format!("{} records", lines.len())) }
+    })
+    .await?;
+    let notice = json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 5}});
+    until(SOON, "the other edge takes the notice", || async {
+        let told = ask(two.clone(), Some(session.clone()), notice.clone()).await.map_err(|e| format!("{e:#}"))?;
+        if told.status() == 202 { Ok(()) } else { Err(told.status().to_string()) }
+    })
+    .await?;
+    let answer = tokio::time::timeout(SOON, asked).await.context("the call goes on")???;
+    let told: Value = answer.json().await?;
+    ensure!(told["result"]["isError"] == true && told.to_string().contains("Canceled"), "{told}");
+    let lines = help::lines(polity, &uid, None)?;
+    let settled = lines.iter().find(|l| l["kind"] == "settle").context("not settled")?;
+    ensure!(settled["reason"] == "Canceled" && settled["outcome"] == "NotDone", "{settled}");
+    Ok(())
+}
+
 async fn both(polity: &mut Polity, gateway: u16) -> Result<()> {
+    told_elsewhere(polity, gateway).await?;
     let admin = polity.cluster.admin().await?;
     let org = org_name("pair");
     let uid = fixtures::organisation(&admin, &org).await?;

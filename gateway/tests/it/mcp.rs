@@ -538,7 +538,7 @@ async fn what_is_no_proper_request_is_refused_before_anything_is_read_of_it() {
     for method in ["GET", "DELETE"] {
         let mut request = request(&good, Body::empty());
         *request.method_mut() = method.parse().unwrap();
-        assert_eq!(send(&edge, request).await.0.as_u16(), 405, "{method}: there are no sessions");
+        assert_eq!(send(&edge, request).await.0.as_u16(), 405, "{method}: nothing is kept of a session");
     }
     assert!(edge.sent() == 0 && edge.ledger.begins().is_empty());
 }
