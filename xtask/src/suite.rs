@@ -63,6 +63,7 @@ pub fn run(only: &[Part], install_packages: bool) -> Result<()> {
     }
     if wanted(Part::Unit) {
         suite.tests("unit tests", || cargo::test(&["--workspace", "--exclude", "polity-e2e"], &[]))?;
+        suite.tests("unit tests of what drives clusters", || cargo::test(&["--package", "polity-e2e", "--lib"], &[]))?;
     }
     if !wanted(Part::Plane) {
         return suite.rest(wanted).and_then(|()| suite.end(started));
