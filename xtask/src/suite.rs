@@ -2,7 +2,7 @@
 //!
 //! All steps run even when one fails, so that one run shows everything; then the sums over all test
 //! binaries are printed, and any failure fails the whole. Clusters are always stopped at the end. Nothing is skipped:
-//! what cannot run here fails.
+//! what cannot run here fails; only the test that fills a file system of its own is listed as ignored for who may not mount one.
 
 mod beside;
 mod cargo;
