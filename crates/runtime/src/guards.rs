@@ -59,16 +59,25 @@ impl Guards {
         Self { system, expected, policies, bindings, mutating, validating, judged: ArcSwapOption::empty() }
     }
 
-    /// Whether every guard and both webhooks are in place.
+    /// Whether the API server has told what is installed, and has been heard of since. While it has not, nothing may start, but nothing is wrong either: a
+    /// core that has just begun is not there yet.
     ///
     /// # Errors
-    /// What is not, for people. The reason code is `AdmissionNotEnforced`.
-    pub fn enforced(&self) -> Result<(), String> {
+    /// What is not known, for people.
+    pub fn known(&self) -> Result<(), String> {
         let stale = |kind: &'static str| move |why: String| format!("{kind}: {why}");
         self.policies.fresh(MAX_AGE).map_err(stale("ValidatingAdmissionPolicies"))?;
         self.bindings.fresh(MAX_AGE).map_err(stale("ValidatingAdmissionPolicyBindings"))?;
         self.mutating.fresh(MAX_AGE).map_err(stale("MutatingWebhookConfiguration"))?;
-        self.validating.fresh(MAX_AGE).map_err(stale("ValidatingWebhookConfiguration"))?;
+        self.validating.fresh(MAX_AGE).map_err(stale("ValidatingWebhookConfiguration"))
+    }
+
+    /// Whether every guard and both webhooks are in place, and known to be.
+    ///
+    /// # Errors
+    /// What is not, for people. The reason code is `AdmissionNotEnforced`.
+    pub fn enforced(&self) -> Result<(), String> {
+        self.known()?;
         self.judgement()
     }
 

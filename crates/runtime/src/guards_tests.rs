@@ -84,9 +84,10 @@ fn sound() -> Installed {
 #[tokio::test(start_paused = true)]
 async fn what_the_chart_installs_is_enforced_until_the_api_server_falls_silent() {
     let Installed { guards, .. } = sound();
-    assert_eq!(guards.enforced(), Ok(()));
+    assert_eq!((guards.known(), guards.enforced()), (Ok(()), Ok(())));
     tokio::time::advance(MAX_AGE + std::time::Duration::from_secs(1)).await;
     assert!(guards.enforced().unwrap_err().contains("no word from the API server"));
+    assert!(guards.known().is_err(), "what is not known is told apart from what is wrong");
 }
 
 #[tokio::test]
@@ -96,6 +97,7 @@ async fn each_guard_that_is_missing_or_changed_is_noticed() {
         let others = |skip: usize| sound.iter().enumerate().filter(move |(i, _)| *i != skip).map(|(_, g)| g);
         put(&guards.policies, others(at).map(|g| g.policy.clone()));
         assert!(guards.enforced().unwrap_err().ends_with("is missing"));
+        assert_eq!(guards.known(), Ok(()));
         let mut weak = sound.clone();
         weak[at].policy.spec.as_mut().unwrap().validations.as_mut().unwrap()[0].expression = "true".into();
         put(&guards.policies, weak.map(|g| g.policy));

@@ -85,7 +85,12 @@ impl Pass<'_> {
             let message = "spec.caller is missing: the call was stored while Polity's webhook was away".to_owned();
             return self.deny(plain(reasons::CALLER_NOT_STAMPED, message, &self.snapshot), Phase::Denied, held).await;
         };
-        if let Err(what) = self.ctx.runner.gate.guards.enforced() {
+        let guards = &self.ctx.runner.gate.guards;
+        if guards.known().is_err() {
+            // As with a view that is not fresh: nothing starts, look again.
+            return Ok(Next::At(CATCH_UP));
+        }
+        if let Err(what) = guards.enforced() {
             return self.deny(plain(reasons::ADMISSION_NOT_ENFORCED, what, &self.snapshot), Phase::Denied, held).await;
         }
         let approval = approval::find(&self.ctx.client, &self.namespace, self.call, &self.id).await?;
@@ -341,6 +346,7 @@ impl Pass<'_> {
     /// What the gate's or ledger's refusal means for the call: a denial, another call's outcome, or try again.
     async fn refused(&self, refused: Refused, decision: Decision) -> Result<Next, Error> {
         let reason = match &refused {
+            Refused::AdmissionNotEnforced { .. } if self.ctx.runner.gate.guards.known().is_err() => return Err(refused.into()),
             Refused::LedgerUnavailable { .. } | Refused::StaleSnapshot { .. } | Refused::Contended | Refused::Fenced { .. } => {
                 return Err(refused.into());
             }
