@@ -172,7 +172,9 @@ async fn a_server_that_lost_commits_is_not_written_to() {
     rig.home.execute("UPDATE writers SET batch = batch - 1");
     let mut refused = rig.ledger.begin(1, rig.begin("second", 1, 100)).await.unwrap_err();
     // The first may still have been sent to the session that has ended.
+    let deadline = Instant::now() + Duration::from_secs(120);
     while !refused.to_string().contains("has lost") {
+        assert!(Instant::now() < deadline, "{refused}");
         assert!(refused.to_string().contains("Postgres") || refused.to_string().contains("connection"), "{refused}");
         tokio::time::sleep(Duration::from_millis(10)).await;
         refused = rig.ledger.begin(1, rig.begin("second", 1, 100)).await.unwrap_err();
